@@ -1,0 +1,135 @@
+// Package wire knows objects as bytes: how they stand in the store and how
+// they go to clients, in protobuf and in JSON. An object is carried as the
+// protobuf message that was stored; the other forms are made from it when
+// first asked for.
+//
+// It does not decide which form a client gets; package server does.
+package wire
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/knarr-dev/knarr/apis"
+)
+
+// A Kind is what must be known of a kind to encode its objects.
+type Kind struct {
+	schema.GroupVersionKind
+
+	New func() apis.Object
+
+	open     []byte // an envelope up to its raw message
+	jsonOpen []byte // {"kind":"Pod","apiVersion":"v1"
+}
+
+// NewKind describes the kind gvk, whose objects new makes.
+func NewKind(gvk schema.GroupVersionKind, new func() apis.Object) *Kind {
+	apiVersion, kind := gvk.ToAPIVersionAndKind()
+	k := &Kind{GroupVersionKind: gvk, New: new, open: envelope(apiVersion, kind)}
+	k.jsonOpen = fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q`, kind, apiVersion)
+	return k
+}
+
+// message is what the gogo-generated types of k8s.io/api have.
+type message interface {
+	Size() int
+	MarshalToSizedBuffer(data []byte) (int, error)
+	Unmarshal(data []byte) error
+}
+
+// An Object is one revision of one object. It never changes.
+type Object struct {
+	*Kind
+
+	Raw []byte // its protobuf message, without a resourceVersion
+	Rev int64  // its resourceVersion
+
+	json atomic.Pointer[[]byte]
+}
+
+// Encode makes the bytes to store of obj, whose resourceVersion must be empty.
+func (k *Kind) Encode(obj apis.Object) ([]byte, error) {
+	m, ok := obj.(message)
+	if !ok {
+		return nil, fmt.Errorf("encode %s: %T is no protobuf message", k.Kind, obj)
+	}
+	size := m.Size()
+	head := len(k.open) + 1 + uvarintLen(size)
+	value := make([]byte, head+size+len(envelopeEnd))
+	n := copy(value, k.open)
+	value[n] = fieldRaw
+	binary.PutUvarint(value[n+1:], uint64(size))
+	if _, err := m.MarshalToSizedBuffer(value[head : head+size]); err != nil {
+		return nil, fmt.Errorf("encode %s: %w", k.Kind, err)
+	}
+	copy(value[head+size:], envelopeEnd)
+	return value, nil
+}
+
+// Object returns the object that stands in the store as value since rev.
+func (k *Kind) Object(value []byte, rev int64) (*Object, error) {
+	raw, err := openEnvelope(value)
+	if err != nil {
+		return nil, fmt.Errorf("read stored %s: %w", k.Kind, err)
+	}
+	return &Object{Kind: k, Raw: raw, Rev: rev}, nil
+}
+
+// At is the object under another resourceVersion, as the last state of a
+// deleted object has that of its deletion.
+func (o *Object) At(rev int64) *Object { return &Object{Kind: o.Kind, Raw: o.Raw, Rev: rev} }
+
+// Decode returns the object as its Go type, a new one at each call.
+func (o *Object) Decode() (apis.Object, error) {
+	obj := o.New()
+	if err := obj.(message).Unmarshal(o.Raw); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", o.GroupVersionKind.Kind, err)
+	}
+	obj.SetResourceVersion(strconv.FormatInt(o.Rev, 10))
+	return obj, nil
+}
+
+// JSON is the object as an item of a list has it: without kind and
+// apiVersion. It is made once and kept until DropJSON; made tells that this
+// call was the one.
+func (o *Object) JSON() (text []byte, made bool, err error) {
+	if p := o.json.Load(); p != nil {
+		return *p, false, nil
+	}
+	obj, err := o.Decode()
+	if err != nil {
+		return nil, false, err
+	}
+	data, err := json.Marshal(obj)
+	if err != nil {
+		return nil, false, fmt.Errorf("encode %s: %w", o.GroupVersionKind.Kind, err)
+	}
+	return data, o.json.CompareAndSwap(nil, &data), nil
+}
+
+// DropJSON forgets the JSON, which can be made again, and returns its size.
+func (o *Object) DropJSON() int {
+	if p := o.json.Swap(nil); p != nil {
+		return len(*p)
+	}
+	return 0
+}
+
+// AppendJSON appends the object whose JSON item is given as it stands alone,
+// with kind and apiVersion.
+func (k *Kind) AppendJSON(b, item []byte) []byte {
+	b = append(b, k.jsonOpen...)
+	if len(item) > 2 {
+		b = append(b, ',')
+	}
+	return append(b, item[1:]...)
+}
+
+// HasJSON tells whether the object's JSON is kept now.
+func (o *Object) HasJSON() bool { return o.json.Load() != nil }
