@@ -121,7 +121,7 @@ func In(gv schema.GroupVersion, kinds ...Definition) Group {
 }
 
 func sub[T Object](s Sub[T]) Sub[Object] {
-	e := Sub[Object]{Name: s.Name, Keeps: s.Keeps}
+	e := Sub[Object]{Name: s.Name, Verbs: s.Verbs, Keeps: s.Keeps}
 	if s.Edit != nil {
 		e.Edit = func(into, obj Object) { s.Edit(into.(T), obj.(T)) }
 	}
@@ -182,6 +182,9 @@ func columns[T Object](given []Column[T]) (all []Column[Object]) {
 		}})
 	}
 	for _, c := range given {
+		if c.Cell == nil {
+			continue
+		}
 		if c.Wide && !aged {
 			all, aged = append(all, age), true
 		}

@@ -87,6 +87,7 @@ type Lifetime[T Object] struct {
 // hooks of the kind run; the fields so kept are never owned through it.
 type Sub[T Object] struct {
 	Name  string
+	Verbs []string // where they are not get, patch and update
 	Keeps []string // JSON paths: "spec", "metadata.labels"
 
 	// Edit carries the permitted change over from obj to a copy of old,
@@ -127,9 +128,10 @@ type View struct {
 	Fields map[string]string
 }
 
-// A Column is one cell of the table that kubectl get prints. The columns
-// Name and Age need no mention: Name comes first, and Age before the first
-// Wide one, unless a column of that name stands elsewhere.
+// A Column is one cell of the table that kubectl get prints: a string, an
+// int64 or a bool. The columns Name and Age need no mention: Name comes first,
+// and Age before the first Wide one, unless a column of that name stands
+// elsewhere. Age without a Cell means that the kind does not print it.
 type Column[T Object] struct {
 	Name string
 	Type string // string where empty
