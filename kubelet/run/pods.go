@@ -1,0 +1,102 @@
+package run
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Pods is what the kubelet knows of its pods, for the rest of the process to
+// read: the HTTP server, the statistics. Run fills the one in its Config. The
+// zero value is empty and ready, and every method may be called at any time.
+type Pods struct {
+	mu   sync.RWMutex
+	pods map[types.UID]known
+}
+
+// known is one pod as its worker last saw it.
+type known struct {
+	pod        *corev1.Pod // never changed once it is here
+	sandbox    string
+	containers map[string]instance
+}
+
+// instance is the newest container of a name.
+type instance struct {
+	id      string
+	running bool
+}
+
+// List has the pods with their current statuses, ordered by namespace and
+// name. They belong to the kubelet: copy before changing one.
+func (p *Pods) List() []*corev1.Pod {
+	p.mu.RLock()
+	list := make([]*corev1.Pod, 0, len(p.pods))
+	for _, k := range p.pods {
+		list = append(list, k.pod)
+	}
+	p.mu.RUnlock()
+	slices.SortFunc(list, func(a, b *corev1.Pod) int {
+		return strings.Compare(a.Namespace+"/"+a.Name+"/"+string(a.UID), b.Namespace+"/"+b.Name+"/"+string(b.UID))
+	})
+	return list
+}
+
+// Pod is one pod with its current status; nil where there is none. An empty
+// uid is any: of several pods of the name then the one made last.
+func (p *Pods) Pod(namespace, name string, uid types.UID) *corev1.Pod {
+	k, _ := p.find(namespace, name, uid)
+	return k.pod
+}
+
+// Container is the CRI id of a pod's newest container of that name, and
+// whether it runs. The id is empty where there is none. Init and ephemeral
+// containers are found too.
+func (p *Pods) Container(namespace, name string, uid types.UID, container string) (id string, running bool) {
+	k, _ := p.find(namespace, name, uid)
+	c := k.containers[container]
+	return c.id, c.running
+}
+
+// Sandbox is the CRI id of a pod's ready sandbox; empty where there is none.
+func (p *Pods) Sandbox(namespace, name string, uid types.UID) string {
+	k, _ := p.find(namespace, name, uid)
+	return k.sandbox
+}
+
+func (p *Pods) find(namespace, name string, uid types.UID) (best known, found bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if uid != "" {
+		k, ok := p.pods[uid]
+		if !ok || k.pod.Namespace != namespace || k.pod.Name != name {
+			return known{}, false
+		}
+		return k, true
+	}
+	for _, k := range p.pods {
+		if k.pod.Namespace == namespace && k.pod.Name == name &&
+			(!found || best.pod.CreationTimestamp.Before(&k.pod.CreationTimestamp)) {
+			best, found = k, true
+		}
+	}
+	return best, found
+}
+
+func (p *Pods) put(uid types.UID, k known) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pods == nil {
+		p.pods = map[types.UID]known{}
+	}
+	p.pods[uid] = k
+}
+
+func (p *Pods) drop(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.pods, uid)
+}
