@@ -138,6 +138,14 @@ func lifetime[T Object](l Lifetime[T]) Lifetime[Object] {
 	e := Lifetime[Object]{
 		TTL: l.TTL, UpsertsOnUpdate: l.UpsertsOnUpdate, NeedsVersion: l.NeedsVersion,
 		ReturnsDeleted: l.ReturnsDeleted, OrphansDefault: l.OrphansDefault,
+		Held:  func(Object) bool { return false },
+		Leave: func(Object) {},
+	}
+	if l.Held != nil {
+		e.Held = func(obj Object) bool { return l.Held(obj.(T)) }
+	}
+	if l.Leave != nil {
+		e.Leave = func(obj Object) { l.Leave(obj.(T)) }
 	}
 	if l.Grace != nil {
 		e.Grace = func(obj Object, asked *int64) int64 { return l.Grace(obj.(T), asked) }

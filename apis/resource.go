@@ -80,6 +80,11 @@ type Lifetime[T Object] struct {
 	// Grace is how many seconds obj is given between being asked to go and
 	// going; asked is what the client wants, nil where it did not say.
 	Grace func(obj T, asked *int64) int64
+
+	// Held reports whether something other than metadata.finalizers keeps an
+	// object that was asked to go. Leave marks one that has just been asked.
+	Held  func(obj T) bool
+	Leave func(obj T)
 }
 
 // A Sub is a subresource that edits a part of the object. What it may not

@@ -29,7 +29,12 @@ var namespaces = apis.Define(apis.Resource[*corev1.Namespace]{
 	Columns: []apis.Column[*corev1.Namespace]{
 		{Name: "Status", Cell: func(n *corev1.Namespace, _ time.Time) any { return string(n.Status.Phase) }},
 	},
-	Lifetime: apis.Lifetime[*corev1.Namespace]{ReturnsDeleted: true},
+	Lifetime: apis.Lifetime[*corev1.Namespace]{
+		ReturnsDeleted: true,
+
+		Held:  func(n *corev1.Namespace) bool { return len(n.Spec.Finalizers) > 0 },
+		Leave: func(n *corev1.Namespace) { n.Status.Phase = corev1.NamespaceTerminating },
+	},
 })
 
 // defaultNamespace labels a namespace with its name, for selectors to find it by.
