@@ -1,0 +1,93 @@
+// Package admit is admission: rules that look at a write after it is
+// authorized and before it is stored, and may change or refuse it. The
+// plugins stand in one file each; their order is in Plugins.
+package admit
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/registry"
+)
+
+// An Operation is what a request does to its object.
+type Operation string
+
+// The operations, as AdmissionReview names them.
+const (
+	Create  Operation = "CREATE"
+	Update  Operation = "UPDATE"
+	Delete  Operation = "DELETE"
+	Connect Operation = "CONNECT"
+)
+
+// A Request is a write, as admission sees it.
+type Request struct {
+	Operation Operation
+	Kind      *apis.Definition
+	Sub       string
+	Namespace string
+	Name      string
+	Object    apis.Object // as it would be stored; nil on Delete. Mutate may change it
+	Old       apis.Object // as it is stored; nil on Create
+	Options   runtime.Object
+	DryRun    bool
+	User      registry.User
+}
+
+// Is reports whether the request is for the kind group/plural itself, not
+// for one of its subresources.
+func (r *Request) Is(group, plural string) bool {
+	return r.Sub == "" && r.Kind.Group == group && r.Kind.Plural == plural
+}
+
+// A World is the objects that rules go by.
+type World interface {
+	// Lookup returns an object, and a NotFound Status if there is none.
+	Lookup(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error)
+	All(ctx context.Context, gr schema.GroupResource, namespace string) ([]apis.Object, error)
+}
+
+// A Plugin is one rule. All of Mutate come before all of Validate; a func
+// left nil has nothing to say. An error refuses the request and is what the
+// client is told.
+type Plugin struct {
+	Name     string
+	Mutate   func(ctx context.Context, w World, r *Request) error
+	Validate func(ctx context.Context, w World, r *Request) error
+}
+
+// A Chain is plugins in order and the world they go by.
+type Chain struct {
+	World   World
+	Plugins []Plugin
+}
+
+// Mutate lets the plugins change the request's object.
+func (c *Chain) Mutate(ctx context.Context, r *Request) error {
+	for _, p := range c.Plugins {
+		if p.Mutate == nil {
+			continue
+		}
+		if err := p.Mutate(ctx, c.World, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Validate lets the plugins refuse the request.
+func (c *Chain) Validate(ctx context.Context, r *Request) error {
+	for _, p := range c.Plugins {
+		if p.Validate == nil {
+			continue
+		}
+		if err := p.Validate(ctx, c.World, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}

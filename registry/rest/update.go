@@ -1,0 +1,272 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/registry"
+	"github.com/knarr-dev/knarr/registry/admit"
+	"github.com/knarr-dev/knarr/registry/patch"
+	"github.com/knarr-dev/knarr/registry/wire"
+)
+
+// A change makes the new object of the old one, both in the form's own
+// version. It may be called more than once.
+type change func(old apis.Object) (apis.Object, error)
+
+// Update replaces an object by what the client sent.
+func (f *Form) Update(ctx context.Context, c *Call, in apis.Object) (Written, error) {
+	if name := in.GetName(); name != c.Name {
+		return Written{}, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", name, c.Name))
+	}
+	w, err := f.modify(ctx, c, func(apis.Object) (apis.Object, error) {
+		return in.DeepCopyObject().(apis.Object), nil
+	}, 0)
+	if apierrors.IsNotFound(err) && f.Lifetime.UpsertsOnUpdate && c.Sub == "" && in.GetUID() == "" {
+		in.SetResourceVersion("")
+		return f.Create(ctx, c, in)
+	}
+	return w, err
+}
+
+// patchTries is how often a patch is applied anew to what somebody else has
+// just written, as upstream.
+const patchTries = 5
+
+// Patch changes an object by a patch. Apply creates it where it is not there.
+func (f *Form) Patch(ctx context.Context, c *Call, p *patch.Patch) (Written, error) {
+	owners := f.owners[c.Sub]
+	w, err := f.modify(ctx, c, func(old apis.Object) (apis.Object, error) {
+		return f.patched(ctx, c, p, old, owners)
+	}, patchTries)
+	if !apierrors.IsNotFound(err) || !c.Applied || c.Sub != "" {
+		return w, err
+	}
+	obj, err := f.patched(ctx, c, p, f.Wire.New(), owners)
+	if err != nil {
+		return Written{}, err
+	}
+	if obj.GetUID() != "" {
+		return Written{}, apierrors.NewConflict(f.GroupResource(), c.Name,
+			fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", obj.GetUID()))
+	}
+	return f.Create(ctx, c, obj)
+}
+
+func (f *Form) patched(ctx context.Context, c *Call, p *patch.Patch, old apis.Object, owners *patch.Fields) (apis.Object, error) {
+	obj, warnings, err := p.On(f.Wire, old, owners)
+	if err != nil {
+		return nil, err
+	}
+	registry.Warn(ctx, warnings...)
+	if obj.GetName() == "" {
+		obj.SetName(c.Name)
+	}
+	if obj.GetName() != c.Name {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Name))
+	}
+	return obj, nil
+}
+
+// Edit changes an object by a function of the server's own, called anew as
+// long as others write at the same time. The change is seen by admission and
+// validation as one by the request's user.
+func (k *Kind) Edit(ctx context.Context, c *Call, make func(obj apis.Object) error) (Written, error) {
+	return k.Main().modify(ctx, c, func(old apis.Object) (apis.Object, error) {
+		obj := old.DeepCopyObject().(apis.Object)
+		return obj, make(obj)
+	}, 100)
+}
+
+// modify changes an object. It starts from what the cache has; where that
+// does not work out it tries again from what the store has. Where somebody
+// else writes in between it tries as often as told, or without end if the
+// change has no opinion on what it replaces.
+func (f *Form) modify(ctx context.Context, c *Call, make change, tries int) (Written, error) {
+	cur, fresh, err := f.current(ctx, c, nil)
+	if err != nil {
+		return Written{}, err
+	}
+	for try := 1; ; try++ {
+		w, err := f.replace(ctx, c, cur, make)
+		var conflict *registry.Conflict
+		switch {
+		case err == nil:
+			return w, nil
+		case errors.As(err, &conflict) && conflict.Key == f.path(c.Namespace, c.Name) && try >= max(tries, 1) && tries > 0:
+			return Written{}, f.modified(c.Name)
+		case errors.As(err, &conflict):
+			cur, fresh, err = f.current(ctx, c, conflict)
+		case fresh || ctx.Err() != nil:
+			return Written{}, f.unserved(err)
+		default:
+			// It may be for the cache's being behind that it did not work.
+			cur, fresh, err = f.current(ctx, c, &registry.Conflict{})
+		}
+		if err != nil {
+			return Written{}, err
+		}
+	}
+}
+
+// current returns the object to change, and whether it is certainly the
+// newest. After a conflict it is what the conflict has shown, or the store has.
+func (f *Form) current(ctx context.Context, c *Call, conflict *registry.Conflict) (cur *wire.Object, fresh bool, err error) {
+	if conflict == nil {
+		if o := f.Objects.Get(registry.Key(c.Namespace, c.Name)); o != nil {
+			return &o.Object, false, nil
+		}
+	} else if conflict.Have != nil && conflict.Key == f.path(c.Namespace, c.Name) {
+		cur, err = f.Main().Wire.Object(conflict.Have.Value, conflict.Have.Rev)
+		return cur, true, err
+	}
+	cur, err = f.stored(ctx, c.Namespace, c.Name)
+	return cur, true, err
+}
+
+func (k *Kind) modified(name string) error {
+	return apierrors.NewConflict(k.GroupResource(), name,
+		errors.New("the object has been modified; please apply your changes to the latest version and try again"))
+}
+
+// replace puts what make makes of cur in its place, once.
+func (f *Form) replace(ctx context.Context, c *Call, cur *wire.Object, make change) (Written, error) {
+	old, err := cur.Decode()
+	if err != nil {
+		return Written{}, err
+	}
+	made, err := make(f.Show(old.DeepCopyObject().(apis.Object)))
+	if err != nil {
+		return Written{}, err
+	}
+	obj := f.read(made)
+	if err := f.replaces(obj, old, c); err != nil {
+		return Written{}, err
+	}
+	if obj, err = f.part(obj, old, c); err != nil {
+		return Written{}, err
+	}
+	f.Default(obj)
+	dedupOwners(ctx, obj)
+	if obj, err = f.owned(old, obj, c); err != nil {
+		return Written{}, err
+	}
+	if err := f.service.Admit.Mutate(ctx, f.request(ctx, admit.Update, c, obj, old)); err != nil {
+		return Written{}, err
+	}
+	if err := f.valid(ctx, c, obj, old); err != nil {
+		return Written{}, err
+	}
+	return f.put(ctx, c, obj, old, cur)
+}
+
+// replaces checks that obj is meant to replace what old is.
+func (f *Form) replaces(obj, old apis.Object, c *Call) error {
+	if err := f.matchNamespace(obj, c.Namespace); err != nil {
+		return err
+	}
+	if uid := obj.GetUID(); uid != "" && uid != old.GetUID() {
+		return apierrors.NewConflict(f.GroupResource(), c.Name,
+			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:revive,staticcheck // the stock server's words
+	}
+	switch version := obj.GetResourceVersion(); version {
+	case "", "0":
+		if f.Lifetime.NeedsVersion {
+			return apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), c.Name, field.ErrorList{
+				field.Invalid(field.NewPath("metadata", "resourceVersion"), field.OmitValueType{}, "must be specified for an update"),
+			})
+		}
+	case old.GetResourceVersion():
+	default:
+		if _, err := strconv.ParseUint(version, 10, 64); err != nil {
+			return apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), c.Name, field.ErrorList{
+				field.Invalid(field.NewPath("metadata", "resourceVersion"), version, err.Error()),
+			})
+		}
+		return f.modified(c.Name)
+	}
+	obj.SetResourceVersion(old.GetResourceVersion())
+	return nil
+}
+
+// part limits a change to what the endpoint may change.
+func (f *Form) part(obj, old apis.Object, c *Call) (apis.Object, error) {
+	obj.SetUID(old.GetUID())
+	obj.SetCreationTimestamp(old.GetCreationTimestamp())
+	obj.SetDeletionTimestamp(old.GetDeletionTimestamp())
+	obj.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	obj.SetGeneration(old.GetGeneration())
+	obj.SetSelfLink("")
+	s := f.Sub(c.Sub)
+	if s == nil {
+		return obj, nil
+	}
+	if s.Edit != nil {
+		edited := old.DeepCopyObject().(apis.Object)
+		s.Edit(edited, obj)
+		edited.SetManagedFields(obj.GetManagedFields())
+		return edited, nil
+	}
+	return obj, keep(obj, old, s.Keeps)
+}
+
+// valid prepares a changed object and checks it.
+func (f *Form) valid(ctx context.Context, c *Call, obj, old apis.Object) error {
+	prepare, validate := f.Prepare, f.Validate
+	if s := f.Sub(c.Sub); s != nil {
+		if s.Prepare != nil {
+			prepare = s.Prepare
+		}
+		if s.Validate != nil {
+			validate = s.Validate
+		}
+	}
+	prepare(obj, old)
+	if f.Spec != nil && !apiequality.Semantic.DeepEqual(f.Spec(obj), f.Spec(old)) {
+		obj.SetGeneration(old.GetGeneration() + 1)
+	}
+	errs := validation.ValidateObjectMetaAccessorUpdate(obj, old, field.NewPath("metadata"))
+	if errs = append(errs, validate(obj, old)...); len(errs) > 0 {
+		return apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), c.Name, errs)
+	}
+	registry.Warn(ctx, f.Warn(obj, old)...)
+	return f.service.Admit.Validate(ctx, f.request(ctx, admit.Update, c, obj, old))
+}
+
+// put stores obj in place of cur, unless they are the same; and removes it
+// where nothing holds it any more that was asked to go.
+func (f *Form) put(ctx context.Context, c *Call, obj, old apis.Object, cur *wire.Object) (Written, error) {
+	if f.released(obj) {
+		return f.remove(ctx, c, obj, old, cur.Rev)
+	}
+	same, err := f.same(obj, cur.Raw)
+	if err != nil {
+		return Written{}, err
+	}
+	if same {
+		obj.SetResourceVersion(strconv.FormatInt(cur.Rev, 10))
+		return Written{Object: obj}, nil
+	}
+	rev, err := f.commit(ctx, c, obj, old, cur.Rev)
+	if err != nil {
+		return Written{}, err
+	}
+	if rev > 0 {
+		obj.SetResourceVersion(strconv.FormatInt(rev, 10))
+	}
+	return Written{Object: obj}, nil
+}
+
+// released reports whether an object that was asked to go may go now.
+func (k *Kind) released(obj apis.Object) bool {
+	grace := obj.GetDeletionGracePeriodSeconds()
+	return obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && (grace == nil || *grace == 0) && !k.Lifetime.Held(obj)
+}

@@ -1,0 +1,282 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/registry"
+	"github.com/knarr-dev/knarr/registry/admit"
+)
+
+// A Call is what all writes have in common.
+type Call struct {
+	Namespace string
+	Name      string // "" where the object names itself
+	Sub       string
+	DryRun    bool
+	Manager   string         // in whose name fields are owned
+	Applied   bool           // by an apply patch, which has done the account of owners
+	Options   runtime.Object // the request's, for admission
+}
+
+// Written is what a write has come to.
+type Written struct {
+	Object  apis.Object // as stored, in its stored form, with its resourceVersion
+	Created bool
+	Gone    bool // the write has removed it
+}
+
+// request is what admission is to see of a write.
+func (k *Kind) request(ctx context.Context, op admit.Operation, c *Call, obj, old apis.Object) *admit.Request {
+	return &admit.Request{
+		Operation: op, Kind: k.Definition, Sub: c.Sub, Namespace: c.Namespace, Name: c.Name,
+		Object: obj, Old: old, Options: c.Options, DryRun: c.DryRun, User: registry.RequestOf(ctx).User,
+	}
+}
+
+// matchNamespace makes obj be where the request is.
+func (k *Kind) matchNamespace(obj apis.Object, namespace string) error {
+	switch obj.GetNamespace() {
+	case namespace:
+	case "":
+		obj.SetNamespace(namespace)
+	default:
+		if k.Scope == apis.Cluster {
+			obj.SetNamespace("")
+			return nil
+		}
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}
+
+// unversioned clears what is not stored with an object.
+func unversioned(obj apis.Object) {
+	obj.SetResourceVersion("")
+	obj.SetSelfLink("")
+}
+
+// maxNames is how many names are tried for an object that wants one made.
+const maxNames = 8
+
+// Create stores a new object. Its defaults need not be set.
+func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, error) {
+	obj := f.read(in)
+	if err := f.matchNamespace(obj, c.Namespace); err != nil {
+		return Written{}, err
+	}
+	if v := obj.GetResourceVersion(); v != "" && v != "0" {
+		// As upstream: its clients go by this text alone.
+		return Written{}, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: "resourceVersion should not be set on objects to be created",
+		}}
+	}
+	reset(obj)
+	f.Default(obj)
+	dedupOwners(ctx, obj)
+	obj, err := f.owned(f.Wire.New(), obj, c)
+	if err != nil {
+		return Written{}, err
+	}
+	if err := f.service.Admit.Mutate(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
+		return Written{}, err
+	}
+	f.begin(obj)
+	for try := 1; ; try++ {
+		named := obj
+		if obj.GetName() == "" && obj.GetGenerateName() != "" {
+			named = obj.DeepCopyObject().(apis.Object)
+			named.SetName(generated(obj.GetGenerateName(), f.service.NameTail()))
+		}
+		w, err := f.insert(ctx, c, named)
+		if !apierrors.IsAlreadyExists(err) || named == obj || try == maxNames {
+			return w, nameTaken(err, obj)
+		}
+	}
+}
+
+// nameTaken makes the error of a name that was made and taken say so.
+func nameTaken(err error, obj apis.Object) error {
+	var status *apierrors.StatusError
+	if obj.GetName() != "" || !apierrors.IsAlreadyExists(err) || !errors.As(err, &status) {
+		return err
+	}
+	status.ErrStatus.Details.RetryAfterSeconds = 1
+	status.ErrStatus.Message += ", the server was not able to generate a unique name for the object"
+	return status
+}
+
+// generated is a name made from a prefix, which is cut so that the name fits.
+func generated(prefix, tail string) string {
+	const most = 63 - 5
+	if len(prefix) > most {
+		prefix = prefix[:most]
+	}
+	return prefix + tail
+}
+
+// owned notes in obj whose its fields are. Both objects are as stored.
+func (f *Form) owned(old, obj apis.Object, c *Call) (apis.Object, error) {
+	o := f.owners[c.Sub]
+	if o == nil || c.Applied {
+		return obj, nil
+	}
+	return o.Update(old, obj, c.Manager)
+}
+
+// reset clears the metadata that a client may not set.
+func reset(obj apis.Object) {
+	obj.SetUID("")
+	obj.SetCreationTimestamp(metav1.Time{})
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	unversioned(obj)
+}
+
+// begin gives a new object what the server says of it.
+func (k *Kind) begin(obj apis.Object) {
+	obj.SetUID(k.service.NewUID())
+	obj.SetCreationTimestamp(metav1.NewTime(k.service.Now()).Rfc3339Copy())
+	obj.SetGeneration(0)
+	if k.Spec != nil {
+		obj.SetGeneration(1)
+	}
+	k.Prepare(obj, nil)
+}
+
+// insert validates a new object and stores it.
+func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, error) {
+	errs := validation.ValidateObjectMetaAccessor(obj, f.Scope == apis.Namespaced, f.Name, field.NewPath("metadata"))
+	if errs = append(errs, f.Validate(obj, nil)...); len(errs) > 0 {
+		return Written{}, apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), obj.GetName(), errs)
+	}
+	registry.Warn(ctx, f.Warn(obj, nil)...)
+	call := *c
+	call.Name = obj.GetName()
+	if err := f.service.Admit.Validate(ctx, f.request(ctx, admit.Create, &call, obj, nil)); err != nil {
+		return Written{}, err
+	}
+	for {
+		rev, err := f.commit(ctx, c, obj, nil, 0)
+		var conflict *registry.Conflict
+		switch {
+		case err == nil:
+			if rev > 0 {
+				obj.SetResourceVersion(strconv.FormatInt(rev, 10))
+			}
+			return Written{Object: obj, Created: true}, nil
+		case !errors.As(err, &conflict):
+			return Written{}, f.unserved(err)
+		case conflict.Key == f.path(obj.GetNamespace(), obj.GetName()):
+			return Written{}, f.exists(obj, conflict.Have)
+		}
+		// Somebody was faster at what Reserve had taken: take another.
+	}
+}
+
+// exists is the error of creating what is there.
+func (k *Kind) exists(obj apis.Object, have *registry.Record) error {
+	err := apierrors.NewAlreadyExists(k.GroupResource(), obj.GetName())
+	if have == nil {
+		return err
+	}
+	if o, oerr := k.Main().Wire.Object(have.Value, have.Rev); oerr == nil {
+		if old, oerr := o.Decode(); oerr == nil && old.GetDeletionTimestamp() != nil {
+			err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
+		}
+	}
+	return err
+}
+
+// commit stores obj in place of revision rev of old, with all that must be
+// stored with it, and returns its new revision; 0 on a dry run.
+func (k *Kind) commit(ctx context.Context, c *Call, obj, old apis.Object, rev int64) (int64, error) {
+	var ops []registry.Op
+	if k.Reserve != nil {
+		taken, err := k.Reserve(ctx, obj, old)
+		if err != nil {
+			return 0, err
+		}
+		ops = taken
+	}
+	value, err := k.encode(obj)
+	if err != nil {
+		return 0, err
+	}
+	op := registry.Op{Key: k.path(obj.GetNamespace(), obj.GetName()), Old: rev, Value: value, TTL: k.Lifetime.TTL}
+	ops = append([]registry.Op{op}, ops...)
+	if c.DryRun {
+		return 0, k.wouldConflict(ctx, ops)
+	}
+	return k.service.Store.Commit(ctx, ops...)
+}
+
+// wouldConflict checks what a commit would check, for a dry run.
+func (k *Kind) wouldConflict(ctx context.Context, ops []registry.Op) error {
+	for _, op := range ops {
+		have, err := k.service.Store.Get(ctx, op.Key)
+		if err != nil && !errors.Is(err, registry.ErrNotFound) {
+			return err
+		}
+		switch {
+		case op.Old == registry.Unchecked || have.Rev == op.Old:
+		case have.Rev == 0:
+			return &registry.Conflict{Key: op.Key}
+		default:
+			return &registry.Conflict{Key: op.Key, Have: &have}
+		}
+	}
+	return nil
+}
+
+// encode makes the bytes to store of obj, which keeps its resourceVersion.
+func (k *Kind) encode(obj apis.Object) ([]byte, error) {
+	version := obj.GetResourceVersion()
+	obj.SetResourceVersion("")
+	defer obj.SetResourceVersion(version)
+	return k.Main().Wire.Encode(obj)
+}
+
+// same reports whether obj would be stored as what is stored already.
+func (k *Kind) same(obj apis.Object, raw []byte) (bool, error) {
+	value, err := k.encode(obj)
+	if err != nil {
+		return false, err
+	}
+	o, err := k.Main().Wire.Object(value, 0)
+	return err == nil && bytes.Equal(o.Raw, raw), err
+}
+
+// dedupOwners removes owner references that stand twice.
+func dedupOwners(ctx context.Context, obj apis.Object) {
+	refs := obj.GetOwnerReferences()
+	var once []metav1.OwnerReference
+	for _, r := range refs {
+		if slices.ContainsFunc(once, func(o metav1.OwnerReference) bool { return sameOwner(o, r) }) {
+			registry.Warn(ctx, fmt.Sprintf(".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %s", r.UID))
+			continue
+		}
+		once = append(once, r)
+	}
+	if len(once) < len(refs) {
+		obj.SetOwnerReferences(once)
+	}
+}
+
+func sameOwner(a, b metav1.OwnerReference) bool {
+	same := func(a, b *bool) bool { return a == b || a != nil && b != nil && *a == *b }
+	return a.UID == b.UID && a.Name == b.Name && a.Kind == b.Kind && a.APIVersion == b.APIVersion &&
+		same(a.Controller, b.Controller) && same(a.BlockOwnerDeletion, b.BlockOwnerDeletion)
+}

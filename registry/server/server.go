@@ -1,0 +1,259 @@
+// Package server speaks HTTP for the registry: it finds out what a request
+// asks for and by whom, has it decided whether that is allowed, calls
+// package rest or a subresource, and writes the answer in the form that the
+// client accepts. It decides nothing about objects.
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/registry"
+	"github.com/knarr-dev/knarr/registry/rest"
+	"github.com/knarr-dev/knarr/registry/sub"
+)
+
+// Config is what a Server is made of.
+type Config struct {
+	Rest    *rest.Service
+	Actions []sub.Action // of subresources, and of kinds that are not stored
+
+	// Authenticate tells who sends a request; ok is false for nobody known,
+	// an error is for credentials that are wrong.
+	Authenticate func(r *http.Request) (user registry.User, ok bool, err error)
+
+	// Authorize returns nil where the request may be done, else an error
+	// that says why not.
+	Authorize func(ctx context.Context, r *registry.Request) error
+
+	// Paths are handlers by path, for all that is no resource. One ending in
+	// a slash serves all below it.
+	Paths map[string]http.Handler
+
+	// At most so many requests are served at once that read, and that write;
+	// 0 for the stock server's numbers.
+	MaxReads, MaxWrites int
+}
+
+// A Server is an http.Handler. Use New.
+type Server struct {
+	Config
+
+	rest     *rest.Service
+	forms    map[schema.GroupVersionResource]*rest.Form
+	actions  map[actionKey]*sub.Action
+	flights  flights
+	stopping chan struct{}
+	stop     sync.Once
+}
+
+type actionKey struct {
+	schema.GroupResource
+	sub string
+}
+
+// New returns a server of the kinds that cfg.Rest has.
+func New(cfg Config) *Server {
+	s := &Server{
+		Config: cfg, rest: cfg.Rest, stopping: make(chan struct{}),
+		forms: map[schema.GroupVersionResource]*rest.Form{}, actions: map[actionKey]*sub.Action{},
+		flights: newFlights(cfg.MaxReads, cfg.MaxWrites),
+	}
+	for _, k := range cfg.Rest.Kinds() {
+		for _, f := range k.Forms() {
+			s.forms[f.Wire.GroupVersion().WithResource(k.Plural)] = f
+		}
+	}
+	for i := range cfg.Actions {
+		a := &cfg.Actions[i]
+		s.actions[actionKey{a.Resource, a.Sub}] = a
+	}
+	return s
+}
+
+// Stop ends all watches and other requests without an end.
+func (s *Server) Stop() { s.stop.Do(func() { close(s.stopping) }) }
+
+// requestTime is how long a request with an end may take, as upstream.
+const requestTime = time.Minute
+
+// ServeHTTP is part of http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	out := &recorder{ResponseWriter: w, began: time.Now()}
+	req := parse(r)
+	r = r.WithContext(registry.WithRequest(r.Context(), req))
+	a := &answer{s: s, w: out, r: r}
+	defer s.count(req, out)
+	defer a.recover()
+	h := out.Header()
+	h.Set("Cache-Control", "no-cache, private")
+	h.Set("Audit-Id", auditID(r))
+	if err := s.admit(a, req); err != nil {
+		a.fail(err)
+		return
+	}
+	if longRunning(req) {
+		going := longs.WithLabelValues(longSeries(req)...)
+		going.Inc()
+		defer going.Dec()
+	} else {
+		limit, err := timeoutOf(r.URL.Query(), requestTime)
+		if err != nil {
+			a.fail(err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		defer cancel()
+		a.r = r.WithContext(ctx)
+		land, ok := s.flights.take(req)
+		if !ok {
+			a.fail(tooMany())
+			return
+		}
+		defer land()
+	}
+	s.serve(a, req)
+}
+
+// admit finds out whose the request is and whether it may be.
+func (s *Server) admit(a *answer, req *registry.Request) error {
+	user, ok, err := s.Authenticate(a.r)
+	if err != nil || !ok {
+		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	req.User = user
+	a.r.Header.Del("Authorization") // nobody behind here is to see it
+	if err := s.impersonate(a.r, req); err != nil {
+		return err
+	}
+	return s.Authorize(a.r.Context(), req)
+}
+
+// serve routes a request that may be done.
+func (s *Server) serve(a *answer, req *registry.Request) {
+	if !req.Resource {
+		s.path(req.Path).ServeHTTP(a.w, a.r)
+		return
+	}
+	f, ok := s.forms[gvr(req)]
+	if !ok {
+		http.NotFound(a.w, a.r)
+		return
+	}
+	if err := s.do(a, f, req); err != nil {
+		a.fail(err)
+	}
+}
+
+// path finds the handler of a path that is no resource: its own, or the one
+// of the nearest path above it that serves all below.
+func (s *Server) path(path string) http.Handler {
+	if h, ok := s.Paths[strings.TrimRight(path, "/")]; ok {
+		return h
+	}
+	for i := strings.LastIndexByte(path, '/'); i >= 0; i = strings.LastIndexByte(path[:i], '/') {
+		if h, ok := s.Paths[path[:i+1]]; ok {
+			return h
+		}
+	}
+	return http.NotFoundHandler()
+}
+
+func gvr(req *registry.Request) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: req.Group, Version: req.Version, Resource: req.Plural}
+}
+
+// do does what a request asks of a form.
+func (s *Server) do(a *answer, f *rest.Form, req *registry.Request) error {
+	switch {
+	case req.Verb == "":
+		return notAllowed()
+	case f.Scope == apis.Cluster && req.Namespace != "" && f.Plural != "namespaces":
+		return noSuchThing()
+	case f.Scope == apis.Cluster:
+		req.Namespace = ""
+	case req.Namespace == "" && req.Verb != "list" && req.Verb != "watch":
+		return notAllowed()
+	}
+	if action := s.actions[actionKey{f.GroupResource(), req.Sub}]; action != nil {
+		if !slices.Contains(verbsOf(f, req.Sub), req.Verb) {
+			return notAllowed()
+		}
+		return a.act(f, action, req)
+	}
+	if req.Sub == "scale" && f.Scale != nil {
+		return a.doScale(f, req)
+	}
+	if req.Sub != "" && f.Sub(req.Sub) == nil {
+		return noSuchThing()
+	}
+	deed := deeds[req.Verb]
+	if deed == nil || !slices.Contains(verbsOf(f, req.Sub), req.Verb) {
+		return notAllowed()
+	}
+	return deed(a, f, req)
+}
+
+// verbsOf are the verbs that a form, or its subresource, is asked with.
+func verbsOf(f *rest.Form, name string) []string {
+	if name == "" {
+		return f.Verbs
+	}
+	for _, act := range f.Acts {
+		if act.Name == name {
+			return act.Verbs
+		}
+	}
+	if s := f.Sub(name); s != nil && s.Verbs != nil {
+		return s.Verbs
+	}
+	return []string{"get", "patch", "update"}
+}
+
+func notAllowed() error {
+	return plain(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
+}
+
+func noSuchThing() error {
+	return plain(http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+}
+
+// plain is an error that is about no object.
+func plain(code int32, reason metav1.StatusReason, message string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message, Details: &metav1.StatusDetails{},
+	}}
+}
+
+func tooMany() error {
+	return apierrors.NewTooManyRequests("The apiserver is too busy to handle the request.", 1)
+}
+
+// Running serves l until ctx ends; then it lets requests in flight finish.
+func (s *Server) Running(ctx context.Context, srv *http.Server, serve func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- serve() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	s.Stop()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
+	defer cancel()
+	err := srv.Shutdown(last)
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
