@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,12 +19,7 @@ type User struct {
 
 // In reports whether the user is in a group.
 func (u *User) In(group string) bool {
-	for _, g := range u.Groups {
-		if g == group {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(u.Groups, group)
 }
 
 // Names that mean something to the server itself.

@@ -92,7 +92,7 @@ func (k *Kind) Watch(ctx context.Context, sel Selection, after int64, initial bo
 		k.begin(w)
 		return w, nil
 	}
-	if err := k.cache.history(ctx, after); err != nil {
+	if err := k.cache.history(ctx); err != nil {
 		return nil, err
 	}
 	k.mu.Lock()
@@ -124,14 +124,8 @@ func (k *Kind) begin(w *Watcher) {
 	w.Initial = k.walk(Query{Selection: w.sel}, tree, w.Rev).Objects
 }
 
-// history waits until the events after revision after are there, if they may
-// yet come from the time before the start.
-func (c *Cache) history(ctx context.Context, after int64) error {
-	select {
-	case <-c.remembers:
-		return nil
-	default:
-	}
+// history waits until the events from before the start are there.
+func (c *Cache) history(ctx context.Context) error {
 	select {
 	case <-c.remembers:
 		return nil

@@ -240,8 +240,7 @@ func told(doing string, err error) error {
 }
 
 func unavailable(err error) bool {
-	var etcdErr rpctypes.EtcdError
-	if errors.As(err, &etcdErr) {
+	if etcdErr, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return etcdErr.Code() == codes.Unavailable
 	}
 	code := status.Code(err)

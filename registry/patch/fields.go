@@ -66,7 +66,7 @@ func (o *Owners) For(gvk schema.GroupVersionKind, forms Forms, sub string, reset
 // path is the field path of a JSON path: metadata.labels.
 func path(json string) fieldpath.Path {
 	var p fieldpath.Path
-	for _, name := range strings.Split(json, ".") {
+	for name := range strings.SplitSeq(json, ".") {
 		p = append(p, fieldpath.PathElement{FieldName: &name})
 	}
 	return p

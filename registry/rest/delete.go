@@ -162,9 +162,9 @@ func (k *Kind) finalizers(obj apis.Object, opts *metav1.DeleteOptions) []string 
 	has := obj.GetFinalizers()
 	policy := metav1.DeletePropagationBackground
 	switch {
-	case opts.OrphanDependents != nil && *opts.OrphanDependents:
+	case opts.OrphanDependents != nil && *opts.OrphanDependents: //nolint:staticcheck // deprecated, and still in use
 		policy = metav1.DeletePropagationOrphan
-	case opts.OrphanDependents != nil:
+	case opts.OrphanDependents != nil: //nolint:staticcheck // deprecated, and still in use
 	case opts.PropagationPolicy != nil:
 		policy = *opts.PropagationPolicy
 	case slices.Contains(has, orphan):

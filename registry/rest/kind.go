@@ -287,7 +287,7 @@ func (k *Kind) stored(ctx context.Context, namespace, name string) (*wire.Object
 func keep(obj, old apis.Object, paths []string) error {
 	for _, path := range paths {
 		into, from := reflect.ValueOf(obj).Elem(), reflect.ValueOf(old).Elem()
-		for _, name := range strings.Split(path, ".") {
+		for name := range strings.SplitSeq(path, ".") {
 			var ok bool
 			if into, ok = fieldNamed(into, name); !ok {
 				return fmt.Errorf("%T has no field %s", obj, path)

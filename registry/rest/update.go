@@ -175,7 +175,7 @@ func (f *Form) replaces(obj, old apis.Object, c *Call) error {
 	}
 	if uid := obj.GetUID(); uid != "" && uid != old.GetUID() {
 		return apierrors.NewConflict(f.GroupResource(), c.Name,
-			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:revive,staticcheck // the stock server's words
+			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:staticcheck // the stock server's words
 	}
 	switch version := obj.GetResourceVersion(); version {
 	case "", "0":

@@ -49,8 +49,7 @@ func (k *Kind) Watch(ctx context.Context, sel cache.Selection, opts *metav1.List
 		return nil, err
 	}
 	s.Watcher, err = k.Objects.Watch(ctx, sel, after, initial)
-	var compacted *registry.CompactedError
-	if errors.As(err, &compacted) {
+	if compacted, ok := errors.AsType[*registry.CompactedError](err); ok {
 		return nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", after, compacted.Rev))
 	}
 	return s, k.unserved(err)

@@ -4,13 +4,12 @@ import (
 	"net/http"
 
 	"github.com/knarr-dev/knarr/registry"
-	"github.com/knarr-dev/knarr/registry/rest"
 	"github.com/knarr-dev/knarr/registry/sub"
 	"github.com/knarr-dev/knarr/registry/wire"
 )
 
 // act has an action answer a request.
-func (a *answer) act(f *rest.Form, action *sub.Action, req *registry.Request) (err error) {
+func (a *answer) act(action *sub.Action, req *registry.Request) (err error) {
 	if action.Serve != nil {
 		return action.Serve(a.w, a.r, req)
 	}

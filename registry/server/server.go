@@ -189,7 +189,7 @@ func (s *Server) do(a *answer, f *rest.Form, req *registry.Request) error {
 		if !slices.Contains(verbsOf(f, req.Sub), req.Verb) {
 			return notAllowed()
 		}
-		return a.act(f, action, req)
+		return a.act(action, req)
 	}
 	if req.Sub == "scale" && f.Scale != nil {
 		return a.doScale(f, req)

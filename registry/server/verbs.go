@@ -295,7 +295,7 @@ func (a *answer) doDelete(f *rest.Form, req *registry.Request) error {
 		return err
 	}
 	code := http.StatusOK
-	if !w.Gone && opts.OrphanDependents != nil && !*opts.OrphanDependents {
+	if !w.Gone && opts.OrphanDependents != nil && !*opts.OrphanDependents { //nolint:staticcheck // deprecated, and still in use
 		code = http.StatusAccepted // the client has asked to wait for dependents
 	}
 	if w.Gone && !f.Lifetime.ReturnsDeleted {
@@ -371,8 +371,7 @@ func (a *answer) deleteOptions() (*metav1.DeleteOptions, error) {
 // bytes reads the whole body, up to a limit.
 func (a *answer) bytes() ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(a.w, a.r.Body, maxBody))
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBody))
 	}
 	if err != nil {

@@ -175,8 +175,7 @@ func (k *Kind) same(apiVersion, kind string) error {
 
 // cannot is the error of a body that is no object of kind k.
 func (k *Kind) cannot(err error) error {
-	var status *apierrors.StatusError
-	if errors.As(err, &status) {
+	if _, ok := errors.AsType[*apierrors.StatusError](err); ok {
 		return err
 	}
 	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v",
