@@ -97,3 +97,8 @@ func TemplateHash(t *corev1.PodTemplateSpec, collisions *int32) string {
 	}
 	return rand.SafeEncodeString(strconv.FormatUint(uint64(h.Sum32()), 10))
 }
+
+// Sidecar reports whether an init container goes on running beside the others.
+func Sidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}

@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/tools/txtar"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
 
 	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/ctrl"

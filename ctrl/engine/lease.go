@@ -36,8 +36,8 @@ func (l Lease) hold(ctx context.Context, client kubernetes.Interface, lead func(
 		LockConfig: resourcelock.ResourceLockConfig{Identity: l.Identity},
 	}}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Name: l.Name,
-		Lock: lock,
+		Name:          l.Name,
+		Lock:          lock,
 		LeaseDuration: l.Duration, RenewDeadline: l.Deadline, RetryPeriod: l.Retry,
 		ReleaseOnCancel: true, // the next engine need not wait for it to run out
 		Callbacks: leaderelection.LeaderCallbacks{

@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/knarr-dev/knarr/ctrl/all"
 	"github.com/knarr-dev/knarr/ctrl/engine"

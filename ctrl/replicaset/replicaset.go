@@ -152,7 +152,9 @@ func lingers(p *corev1.Pod) bool {
 }
 
 func (in input) told(format string) func(apis.Object) []ctrl.Action {
-	return func(done apis.Object) []ctrl.Action { return []ctrl.Action{ctrl.Tell(in.set.obj, format, done.GetName())} }
+	return func(done apis.Object) []ctrl.Action {
+		return []ctrl.Action{ctrl.Tell(in.set.obj, format, done.GetName())}
+	}
 }
 
 // failed is what follows where the scaling does: an event, and a condition
