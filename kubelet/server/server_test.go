@@ -232,7 +232,7 @@ func (w *world) ask(cert *tls.Certificate, token, method, url string) (int, stri
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		w.t.Fatal(err)
