@@ -29,6 +29,9 @@ func NewOwners(scheme *runtime.Scheme) *Owners {
 	return o
 }
 
+// Converter is the schema of all built-in kinds, once it is read.
+func (o *Owners) Converter() managedfields.TypeConverter { return o.converter() }
+
 // A Forms converts between the versions that a kind is served in.
 type Forms interface {
 	// New returns an empty object as it is in gv.

@@ -10,18 +10,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/registry/discovery"
 )
 
 // Discovery returns the handlers of the discovery documents, for Config.Paths.
 // The address is where clients reach the server.
-func (s *Server) Discovery(groups []apis.Group, address string) map[string]http.Handler {
-	var kinds []*apis.Definition
-	for _, k := range s.rest.Kinds() {
-		kinds = append(kinds, k.Definition)
-	}
-	versions := discovery.Served(groups, kinds)
+func (s *Server) Discovery(versions []discovery.Version, address string) map[string]http.Handler {
 	var core, named []discovery.Version
 	list := &metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}}
 	paths := map[string]http.Handler{}

@@ -46,7 +46,8 @@ func accepts(r *http.Request) (all []accept) {
 		for part := range strings.SplitSeq(header, ",") {
 			media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
 			if err != nil {
-				continue
+				// The types of OpenAPI documents have an @, which is not allowed.
+				media, _, _ = strings.Cut(strings.TrimSpace(part), ";")
 			}
 			q := 1.0
 			if v, ok := params["q"]; ok {

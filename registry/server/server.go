@@ -84,6 +84,16 @@ func New(cfg Config) *Server {
 // Stop ends all watches and other requests without an end.
 func (s *Server) Stop() { s.stop.Do(func() { close(s.stopping) }) }
 
+// Going is a probe that fails once the server is stopping.
+func (s *Server) Going(*http.Request) error {
+	select {
+	case <-s.stopping:
+		return errors.New("the server is stopping")
+	default:
+		return nil
+	}
+}
+
 // requestTime is how long a request with an end may take, as upstream.
 const requestTime = time.Minute
 
