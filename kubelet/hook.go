@@ -10,6 +10,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -66,12 +67,15 @@ type Container struct {
 	Pod *corev1.Pod
 	// Spec is that of the container, the common part of an ephemeral one.
 	Spec *corev1.Container
-	// Target names the container whose processes an ephemeral one shares.
-	Target  string
-	Sandbox *Sandbox
-	// Config is nil for a container that a starting kubelet found.
-	Config *runtimeapi.ContainerConfig
-	ID     string // empty before it is made
+	// Target names the container whose processes an ephemeral one shares, and
+	// TargetID is that one's id, empty where it does not run.
+	Target, TargetID string
+	Sandbox          *Sandbox
+	Config           *runtimeapi.ContainerConfig // for BeforeStart and AfterStart only
+	ID               string                      // empty before it is made
+	Started          time.Time                   // for Running only
+	// Ending is closed when the pod begins to end.
+	Ending <-chan struct{}
 }
 
 // A Refusal is why the node will not run a pod. It ends the pod's life.
@@ -88,7 +92,9 @@ type Failure struct {
 	Message string
 	// Told says that an event about it has been sent already.
 	Told bool
-	Err  error // what it wraps; may be nil
+	// After is when to try again; zero leaves that to the caller.
+	After time.Duration
+	Err   error // what it wraps; may be nil
 }
 
 func (f *Failure) Error() string { return fmt.Sprintf("%s: %s", f.Reason, f.Message) }

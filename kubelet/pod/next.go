@@ -365,12 +365,12 @@ func (s State) reset(p *Plan) bool {
 		case c.alive():
 			s.kill(p, c, Reset, 0, false)
 		default:
-			s.add(p, Step{Op: Remove, ID: c.ID, Container: c.Name})
+			s.add(p, Step{Op: Remove, ID: c.ID, Container: c.Name, Why: Reset})
 		}
 		others = true
 	}
 	if !others { // the source goes last: while it is there this goes on
-		s.add(p, Step{Op: Remove, ID: source})
+		s.add(p, Step{Op: Remove, ID: source, Why: Reset})
 	}
 	return true
 }

@@ -121,3 +121,14 @@ func (s State) outcome(c spec) (code int32, ended bool) {
 	}
 	return 0, false
 }
+
+// Restarts tells whether a container of the name that is killed is started
+// again.
+func Restarts(p *corev1.Pod, name string) bool {
+	for _, c := range specs(p) {
+		if c.Name == name {
+			return c.role == sidecar || c.role != ephemeral && policy(p, c, lostCode)
+		}
+	}
+	return false
+}

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/knarr-dev/knarr/kubelet/pod"
 )
 
 // Pods is what the kubelet knows of its pods, for the rest of the process to
@@ -15,6 +17,7 @@ import (
 type Pods struct {
 	mu   sync.RWMutex
 	pods map[types.UID]known
+	post func(types.UID, func(*pod.State)) // to a pod's worker; nil while nothing runs
 }
 
 // known is one pod as its worker last saw it.
@@ -84,6 +87,44 @@ func (p *Pods) find(namespace, name string, uid types.UID) (best known, found bo
 		}
 	}
 	return best, found
+}
+
+func (p *Pods) byUID(uid types.UID) (known, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	k, ok := p.pods[uid]
+	return k, ok
+}
+
+// Refresh has a pod prepared again, because something that it refers to has
+// changed.
+func (p *Pods) Refresh(uid types.UID) {
+	p.change(uid, func(s *pod.State) { s.Stale = true })
+}
+
+// Evict ends a pod for a reason that is not its own, with a grace period where
+// that is not nil.
+func (p *Pods) Evict(uid types.UID, end pod.End) {
+	p.change(uid, func(s *pod.State) {
+		if s.End == nil {
+			s.End = &end
+		}
+	})
+}
+
+func (p *Pods) change(uid types.UID, f func(*pod.State)) {
+	p.mu.RLock()
+	post := p.post
+	p.mu.RUnlock()
+	if post != nil {
+		post(uid, f)
+	}
+}
+
+func (p *Pods) connect(post func(types.UID, func(*pod.State))) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.post = post
 }
 
 func (p *Pods) put(uid types.UID, k known) {
