@@ -2,7 +2,6 @@ package rest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -25,27 +24,7 @@ import (
 // options have been validated.
 func (k *Kind) Delete(ctx context.Context, c *Call, opts *metav1.DeleteOptions) (Written, error) {
 	f := k.Main()
-	cur, fresh, err := f.current(ctx, c, nil)
-	if err != nil {
-		return Written{}, err
-	}
-	for {
-		w, err := f.dismiss(ctx, c, opts, cur)
-		var conflict *registry.Conflict
-		switch {
-		case err == nil:
-			return w, nil
-		case errors.As(err, &conflict):
-			cur, fresh, err = f.current(ctx, c, conflict)
-		case fresh || ctx.Err() != nil:
-			return Written{}, k.unserved(err)
-		default:
-			cur, fresh, err = f.current(ctx, c, &registry.Conflict{})
-		}
-		if err != nil {
-			return Written{}, err
-		}
-	}
+	return f.retry(ctx, c, 0, func(cur *wire.Object) (Written, error) { return f.dismiss(ctx, c, opts, cur) })
 }
 
 // dismiss tries once to delete or mark what stands as cur.
@@ -57,12 +36,14 @@ func (f *Form) dismiss(ctx context.Context, c *Call, opts *metav1.DeleteOptions,
 	if err := f.preconditions(old, opts); err != nil {
 		return Written{}, err
 	}
-	review := f.request(ctx, admit.Delete, c, nil, old)
-	if err := f.service.Admit.Mutate(ctx, review); err != nil {
-		return Written{}, err
-	}
-	if err := f.service.Admit.Validate(ctx, review); err != nil {
-		return Written{}, err
+	if !c.Admitted {
+		review := f.request(ctx, admit.Delete, c, nil, old)
+		if err := f.service.Admit.Mutate(ctx, review); err != nil {
+			return Written{}, err
+		}
+		if err := f.service.Admit.Validate(ctx, review); err != nil {
+			return Written{}, err
+		}
 	}
 	obj := old.DeepCopyObject().(apis.Object)
 	if !f.mark(obj, opts) {
@@ -78,7 +59,7 @@ func (f *Form) dismiss(ctx context.Context, c *Call, opts *metav1.DeleteOptions,
 	if err != nil || same {
 		return Written{Object: old}, err
 	}
-	rev, err := f.commit(ctx, c, obj, old, cur.Rev)
+	rev, err := f.commit(ctx, c, nothing{}, obj, cur.Rev)
 	if err != nil {
 		return Written{}, err
 	}
@@ -190,18 +171,21 @@ func (k *Kind) finalizers(obj apis.Object, opts *metav1.DeleteOptions) []string 
 // remove deletes the object that stands at revision rev, and lets go of what
 // was reserved for it.
 func (k *Kind) remove(ctx context.Context, c *Call, obj, old apis.Object, rev int64) (Written, error) {
-	ops := []registry.Op{{Key: k.path(obj.GetNamespace(), obj.GetName()), Old: rev}}
+	op := registry.Op{Key: k.path(obj.GetNamespace(), obj.GetName()), Old: rev}
+	if c.DryRun {
+		return Written{Object: obj, Gone: true}, k.wouldConflict(ctx, op)
+	}
+	held := Reservation(nothing{})
 	if k.Reserve != nil {
-		freed, err := k.Reserve(ctx, nil, old)
-		if err != nil {
+		var err error
+		if held, err = k.Reserve(ctx, nil, old); err != nil {
 			return Written{}, err
 		}
-		ops = append(ops, freed...)
+		defer held.Cancel()
 	}
-	if c.DryRun {
-		return Written{Object: obj, Gone: true}, k.wouldConflict(ctx, ops)
-	}
-	gone, err := k.service.Store.Commit(ctx, ops...)
+	gone, err := held.Commit(ctx, func(ops ...registry.Op) (int64, error) {
+		return k.service.Store.Commit(ctx, append([]registry.Op{op}, ops...)...)
+	})
 	if err != nil {
 		return Written{}, err
 	}

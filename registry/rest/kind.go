@@ -41,11 +41,21 @@ type Service struct {
 	order []*Kind
 }
 
-// A Reserver takes what a write needs besides its key, as a service needs
-// its address. It may set what it took in obj, and returns the writes that
-// must happen with that of obj or not at all. Both obj and old are nil where
-// there is none.
-type Reserver func(ctx context.Context, obj, old apis.Object) ([]registry.Op, error)
+// A Reserver takes what an object needs besides its key, as a service needs
+// its address. It may set what it took in obj. On create old is nil, on delete
+// obj is. What is wrong with obj it leaves to the kind's validation to say.
+type Reserver func(ctx context.Context, obj, old apis.Object) (Reservation, error)
+
+// A Reservation is what a Reserver took and the store does not know of yet.
+type Reservation interface {
+	// Commit calls write with the writes that must happen with that of the
+	// object or not at all, and returns what it returns.
+	Commit(ctx context.Context, write func(ops ...registry.Op) (int64, error)) (int64, error)
+
+	// Cancel gives back what was taken, and puts the object back as it was.
+	// After a Commit that worked it does nothing.
+	Cancel()
+}
 
 // A Kind is one served kind.
 type Kind struct {

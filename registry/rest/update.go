@@ -86,17 +86,43 @@ func (k *Kind) Edit(ctx context.Context, c *Call, make func(obj apis.Object) err
 	}, 100)
 }
 
-// modify changes an object. It starts from what the cache has; where that
-// does not work out it tries again from what the store has. Where somebody
-// else writes in between it tries as often as told, or without end if the
-// change has no opinion on what it replaces.
+// Rewrite changes an object by a function of the server's own that makes the
+// object what it is to be: past its hooks, the account of owners and
+// admission. It is for what a client may bring about only by an action, as a
+// binding does. The function is called anew as long as others write at the
+// same time; an error of its own ends that.
+func (k *Kind) Rewrite(ctx context.Context, c *Call, change func(obj apis.Object) error) (Written, error) {
+	f := k.Main()
+	return f.retry(ctx, c, 0, func(cur *wire.Object) (Written, error) {
+		old, err := cur.Decode()
+		if err != nil {
+			return Written{}, err
+		}
+		obj := old.DeepCopyObject().(apis.Object)
+		if err := change(obj); err != nil {
+			return Written{}, err
+		}
+		return f.put(ctx, c, nothing{}, obj, old, cur)
+	})
+}
+
+// modify changes an object and tries as often as told where somebody else
+// writes in between, or without end if the change has no opinion on what it
+// replaces.
 func (f *Form) modify(ctx context.Context, c *Call, make change, tries int) (Written, error) {
+	return f.retry(ctx, c, tries, func(cur *wire.Object) (Written, error) { return f.replace(ctx, c, cur, make) })
+}
+
+// retry does something to an object. It starts from what the cache has;
+// where that does not work out it tries again from what the store has. Where
+// somebody else writes in between it tries as often as told, 0 for no end.
+func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur *wire.Object) (Written, error)) (Written, error) {
 	cur, fresh, err := f.current(ctx, c, nil)
 	if err != nil {
 		return Written{}, err
 	}
 	for try := 1; ; try++ {
-		w, err := f.replace(ctx, c, cur, make)
+		w, err := do(cur)
 		var conflict *registry.Conflict
 		switch {
 		case err == nil:
@@ -162,10 +188,15 @@ func (f *Form) replace(ctx context.Context, c *Call, cur *wire.Object, make chan
 	if err := f.service.Admit.Mutate(ctx, f.request(ctx, admit.Update, c, obj, old)); err != nil {
 		return Written{}, err
 	}
+	taken, err := f.reserve(ctx, c, obj, old)
+	if err != nil {
+		return Written{}, err
+	}
+	defer taken.Cancel()
 	if err := f.valid(ctx, c, obj, old); err != nil {
 		return Written{}, err
 	}
-	return f.put(ctx, c, obj, old, cur)
+	return f.put(ctx, c, taken, obj, old, cur)
 }
 
 // replaces checks that obj is meant to replace what old is.
@@ -243,7 +274,7 @@ func (f *Form) valid(ctx context.Context, c *Call, obj, old apis.Object) error {
 
 // put stores obj in place of cur, unless they are the same; and removes it
 // where nothing holds it any more that was asked to go.
-func (f *Form) put(ctx context.Context, c *Call, obj, old apis.Object, cur *wire.Object) (Written, error) {
+func (f *Form) put(ctx context.Context, c *Call, taken Reservation, obj, old apis.Object, cur *wire.Object) (Written, error) {
 	if f.released(obj) {
 		return f.remove(ctx, c, obj, old, cur.Rev)
 	}
@@ -255,7 +286,7 @@ func (f *Form) put(ctx context.Context, c *Call, obj, old apis.Object, cur *wire
 		obj.SetResourceVersion(strconv.FormatInt(cur.Rev, 10))
 		return Written{Object: obj}, nil
 	}
-	rev, err := f.commit(ctx, c, obj, old, cur.Rev)
+	rev, err := f.commit(ctx, c, taken, obj, cur.Rev)
 	if err != nil {
 		return Written{}, err
 	}

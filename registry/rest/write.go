@@ -28,6 +28,7 @@ type Call struct {
 	DryRun    bool
 	Manager   string         // in whose name fields are owned
 	Applied   bool           // by an apply patch, which has done the account of owners
+	Admitted  bool           // as a part of something that admission has seen
 	Options   runtime.Object // the request's, for admission
 }
 
@@ -156,20 +157,12 @@ func (k *Kind) begin(obj apis.Object) {
 	k.Prepare(obj, nil)
 }
 
-// insert validates a new object and stores it.
+// insert stores a new object.
 func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, error) {
-	errs := validation.ValidateObjectMetaAccessor(obj, f.Scope == apis.Namespaced, f.Name, field.NewPath("metadata"))
-	if errs = append(errs, f.Validate(obj, nil)...); len(errs) > 0 {
-		return Written{}, apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), obj.GetName(), errs)
-	}
-	registry.Warn(ctx, f.Warn(obj, nil)...)
 	call := *c
 	call.Name = obj.GetName()
-	if err := f.service.Admit.Validate(ctx, f.request(ctx, admit.Create, &call, obj, nil)); err != nil {
-		return Written{}, err
-	}
 	for {
-		rev, err := f.commit(ctx, c, obj, nil, 0)
+		rev, err := f.try(ctx, &call, obj)
 		var conflict *registry.Conflict
 		switch {
 		case err == nil:
@@ -186,6 +179,24 @@ func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, e
 	}
 }
 
+// try takes what a new object needs, validates it and stores it.
+func (f *Form) try(ctx context.Context, c *Call, obj apis.Object) (int64, error) {
+	taken, err := f.reserve(ctx, c, obj, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer taken.Cancel()
+	errs := validation.ValidateObjectMetaAccessor(obj, f.Scope == apis.Namespaced, f.Name, field.NewPath("metadata"))
+	if errs = append(errs, f.Validate(obj, nil)...); len(errs) > 0 {
+		return 0, apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), obj.GetName(), errs)
+	}
+	registry.Warn(ctx, f.Warn(obj, nil)...)
+	if err := f.service.Admit.Validate(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
+		return 0, err
+	}
+	return f.commit(ctx, c, taken, obj, 0)
+}
+
 // exists is the error of creating what is there.
 func (k *Kind) exists(obj apis.Object, have *registry.Record) error {
 	err := apierrors.NewAlreadyExists(k.GroupResource(), obj.GetName())
@@ -200,45 +211,51 @@ func (k *Kind) exists(obj apis.Object, have *registry.Record) error {
 	return err
 }
 
-// commit stores obj in place of revision rev of old, with all that must be
-// stored with it, and returns its new revision; 0 on a dry run.
-func (k *Kind) commit(ctx context.Context, c *Call, obj, old apis.Object, rev int64) (int64, error) {
-	var ops []registry.Op
-	if k.Reserve != nil {
-		taken, err := k.Reserve(ctx, obj, old)
-		if err != nil {
-			return 0, err
-		}
-		ops = taken
+// reserve takes what obj needs besides its key. A subresource needs nothing.
+func (k *Kind) reserve(ctx context.Context, c *Call, obj, old apis.Object) (Reservation, error) {
+	if k.Reserve == nil || c.Sub != "" {
+		return nothing{}, nil
 	}
+	return k.Reserve(ctx, obj, old)
+}
+
+// nothing is the Reservation of what needs nothing.
+type nothing struct{}
+
+func (nothing) Cancel() {}
+
+func (nothing) Commit(_ context.Context, write func(...registry.Op) (int64, error)) (int64, error) {
+	return write()
+}
+
+// commit stores obj in place of revision rev, with what was taken for it, and
+// returns its new revision; 0 on a dry run.
+func (k *Kind) commit(ctx context.Context, c *Call, taken Reservation, obj apis.Object, rev int64) (int64, error) {
 	value, err := k.encode(obj)
 	if err != nil {
 		return 0, err
 	}
 	op := registry.Op{Key: k.path(obj.GetNamespace(), obj.GetName()), Old: rev, Value: value, TTL: k.Lifetime.TTL}
-	ops = append([]registry.Op{op}, ops...)
 	if c.DryRun {
-		return 0, k.wouldConflict(ctx, ops)
+		return 0, k.wouldConflict(ctx, op)
 	}
-	return k.service.Store.Commit(ctx, ops...)
+	return taken.Commit(ctx, func(ops ...registry.Op) (int64, error) {
+		return k.service.Store.Commit(ctx, append([]registry.Op{op}, ops...)...)
+	})
 }
 
 // wouldConflict checks what a commit would check, for a dry run.
-func (k *Kind) wouldConflict(ctx context.Context, ops []registry.Op) error {
-	for _, op := range ops {
-		have, err := k.service.Store.Get(ctx, op.Key)
-		if err != nil && !errors.Is(err, registry.ErrNotFound) {
-			return err
-		}
-		switch {
-		case op.Old == registry.Unchecked || have.Rev == op.Old:
-		case have.Rev == 0:
-			return &registry.Conflict{Key: op.Key}
-		default:
-			return &registry.Conflict{Key: op.Key, Have: &have}
-		}
+func (k *Kind) wouldConflict(ctx context.Context, op registry.Op) error {
+	have, err := k.service.Store.Get(ctx, op.Key)
+	switch {
+	case err != nil && !errors.Is(err, registry.ErrNotFound):
+		return err
+	case have.Rev == op.Old:
+		return nil
+	case have.Rev == 0:
+		return &registry.Conflict{Key: op.Key}
 	}
-	return nil
+	return &registry.Conflict{Key: op.Key, Have: &have}
 }
 
 // encode makes the bytes to store of obj, which keeps its resourceVersion.

@@ -52,7 +52,7 @@ func (a *answer) putScale(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
-	in, err := a.decode(rest.ScaleKind, opts.FieldValidation)
+	in, err := a.decode(opts.FieldValidation, rest.ScaleKind)
 	if err != nil {
 		return err
 	}

@@ -185,8 +185,9 @@ func gvr(req *registry.Request) schema.GroupVersionResource {
 
 // do does what a request asks of a form.
 func (s *Server) do(a *answer, f *rest.Form, req *registry.Request) error {
+	options := req.Sub == "proxy" && a.r.Method == http.MethodOptions // which is no verb and yet may be passed on
 	switch {
-	case req.Verb == "":
+	case req.Verb == "" && !options:
 		return notAllowed()
 	case f.Scope == apis.Cluster && req.Namespace != "" && f.Plural != "namespaces":
 		return noSuchThing()
@@ -196,10 +197,10 @@ func (s *Server) do(a *answer, f *rest.Form, req *registry.Request) error {
 		return notAllowed()
 	}
 	if action := s.actions[actionKey{f.GroupResource(), req.Sub}]; action != nil {
-		if !slices.Contains(verbsOf(f, req.Sub), req.Verb) {
+		if !options && !slices.Contains(verbsOf(f, req.Sub), req.Verb) {
 			return notAllowed()
 		}
-		return a.act(action, req)
+		return a.act(f, action, req)
 	}
 	if req.Sub == "scale" && f.Scale != nil {
 		return a.doScale(f, req)

@@ -169,7 +169,7 @@ func (a *answer) doCreate(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
-	obj, err := a.decode(f.Wire, opts.FieldValidation)
+	obj, err := a.decode(opts.FieldValidation, f.Wire)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (a *answer) doUpdate(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
-	obj, err := a.decode(f.Wire, opts.FieldValidation)
+	obj, err := a.decode(opts.FieldValidation, f.Wire)
 	if err != nil {
 		return err
 	}
@@ -380,8 +380,9 @@ func (a *answer) bytes() ([]byte, error) {
 	return body, nil
 }
 
-// decode reads an object of kind k from the body.
-func (a *answer) decode(k *wire.Kind, fieldValidation string) (apis.Object, error) {
+// decode reads an object from the body, of one of the kinds given. What is
+// wrong with it is said of the first.
+func (a *answer) decode(fieldValidation string, kinds ...*wire.Kind) (apis.Object, error) {
 	media, err := contentType(a.r, everyMedia)
 	if err != nil {
 		return nil, err
@@ -391,9 +392,17 @@ func (a *answer) decode(k *wire.Kind, fieldValidation string) (apis.Object, erro
 		return nil, err
 	}
 	strict, _ := wire.ParseStrictness(fieldValidation) // validated before
-	obj, warnings, err := k.Decode(media, body, strict)
-	registry.Warn(a.r.Context(), warnings...)
-	return obj, err
+	for _, k := range kinds {
+		obj, warnings, derr := k.Decode(media, body, strict)
+		if derr == nil {
+			registry.Warn(a.r.Context(), warnings...)
+			return obj, nil
+		}
+		if err == nil {
+			err = derr
+		}
+	}
+	return nil, err
 }
 
 // timeoutOf reads how long the client wants to wait at the most.

@@ -16,7 +16,7 @@ import (
 )
 
 // An Action answers requests to a subresource, or to a kind that is not
-// stored. One of Create and Serve is set.
+// stored. One of Create, Objects and Serve is set.
 type Action struct {
 	Resource schema.GroupResource
 	Sub      string // "" for a kind that is not stored
@@ -26,8 +26,13 @@ type Action struct {
 	Create func(ctx context.Context, c *rest.Call, obj apis.Object) (runtime.Object, error)
 	New    func() apis.Object // what Create takes
 	Kind   schema.GroupVersionKind
+	Also   []schema.GroupVersion // others in which Kind may be posted, with the same fields
+
+	// Objects are all there are of a kind that is made when it is asked for.
+	Objects func(ctx context.Context) ([]apis.Object, error)
 
 	// Serve takes over the whole request. An error that it returns goes to
-	// the client, so it must not return one after it has begun to answer.
+	// the client, so it must not return one after it has begun to answer. The
+	// request's context ends with the server, even after a hijack.
 	Serve func(w http.ResponseWriter, r *http.Request, req *registry.Request) error
 }
