@@ -28,7 +28,9 @@ func each(t *testing.T, f func(t *testing.T, d *apis.Definition)) {
 func TestHooksOnAnything(t *testing.T) {
 	each(t, func(t *testing.T, d *apis.Definition) {
 		fill := randfill.NewWithSeed(1).NilChance(.5).NumElements(0, 3).MaxDepth(12).Funcs(
-			func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewMilliQuantity(c.Int63n(1<<40)-1<<20, resource.DecimalSI) },
+			func(q *resource.Quantity, c randfill.Continue) {
+				*q = *resource.NewMilliQuantity(c.Int63n(1<<40)-1<<20, resource.DecimalSI)
+			},
 			func(r *runtime.RawExtension, c randfill.Continue) { c.Fill(&r.Raw) },
 		)
 		for range 200 {

@@ -7,7 +7,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 
 	"github.com/knarr-dev/knarr/apis"
-	"github.com/knarr-dev/knarr/apis/meta"
+	"github.com/knarr-dev/knarr/apis/podspec"
 )
 
 var pods = apis.Define(apis.Resource[*corev1.Pod]{
@@ -15,13 +15,16 @@ var pods = apis.Define(apis.Resource[*corev1.Pod]{
 	Short:      []string{"po"},
 	Categories: []string{"all"},
 
-	Prepare: preparePod,
-	Spec:    func(p *corev1.Pod) any { return &p.Spec },
+	Default:  podspec.DefaultPod,
+	Prepare:  preparePod,
+	Validate: validatePod,
+	Warn:     warnPod,
+	Spec:     func(p *corev1.Pod) any { return &p.Spec },
 
 	Subs: []apis.Sub[*corev1.Pod]{
-		{Name: "ephemeralcontainers", Edit: editEphemeralContainers},
-		{Name: "resize", Edit: editResize},
-		meta.Status[*corev1.Pod](nil, "metadata.deletionTimestamp", "metadata.ownerReferences"),
+		{Name: "ephemeralcontainers", Edit: editEphemeralContainers, Validate: validateEphemeralContainers},
+		{Name: "resize", Edit: editResize, Validate: validateResize},
+		{Name: "status", Keeps: []string{"spec", "metadata.ownerReferences"}, Prepare: preparePodStatus, Validate: validatePodStatus},
 	},
 	Acts: []apis.Act{
 		{Name: "attach", Kind: kind("PodAttachOptions"), Verbs: getAndCreate},
@@ -57,46 +60,4 @@ func podIP(p *corev1.Pod) string {
 		return ""
 	}
 	return p.Status.PodIPs[0].IP
-}
-
-func preparePod(p, old *corev1.Pod) {
-	if old != nil {
-		p.Status = old.Status
-		return
-	}
-	p.Status = corev1.PodStatus{Phase: corev1.PodPending}
-}
-
-// podGrace is no time at all for a pod that runs nowhere.
-func podGrace(p *corev1.Pod, asked *int64) int64 {
-	ended := p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
-	switch {
-	case p.Spec.NodeName == "" || ended:
-		return 0
-	case asked != nil && *asked < 0:
-		return 1
-	case asked != nil:
-		return *asked
-	}
-	return max(0, meta.Deref(p.Spec.TerminationGracePeriodSeconds, 0))
-}
-
-func editEphemeralContainers(into, p *corev1.Pod) {
-	into.Spec.EphemeralContainers = p.Spec.EphemeralContainers
-}
-
-// editResize carries over how much each container may use.
-func editResize(into, p *corev1.Pod) {
-	into.Spec.Resources = p.Spec.Resources
-	resize := func(into, from []corev1.Container) {
-		for i := range into {
-			for j := range from {
-				if into[i].Name == from[j].Name {
-					into[i].Resources, into[i].ResizePolicy = from[j].Resources, from[j].ResizePolicy
-				}
-			}
-		}
-	}
-	resize(into.Spec.Containers, p.Spec.Containers)
-	resize(into.Spec.InitContainers, p.Spec.InitContainers)
 }

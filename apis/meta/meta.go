@@ -7,6 +7,7 @@ package meta
 import (
 	"reflect"
 
+	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -42,3 +43,6 @@ func Wanted(replicas **int32) *int32 {
 	}
 	return *replicas
 }
+
+// Diff shows what differs where something may not.
+func Diff(was, now any) string { return diff.Diff(was, now) }
