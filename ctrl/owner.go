@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -141,4 +142,9 @@ func JSON(v any) string {
 		panic(err)
 	}
 	return string(b)
+}
+
+// Living reports whether something may still be created in ns.
+func Living(ns *corev1.Namespace) bool {
+	return ns.DeletionTimestamp == nil && ns.Status.Phase == corev1.NamespaceActive
 }

@@ -102,3 +102,23 @@ func TemplateHash(t *corev1.PodTemplateSpec, collisions *int32) string {
 func Sidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
+
+// Disrupt is the patch of p's status that tells why somebody other than its
+// owner is about to delete it. A phase that is not empty becomes p's.
+func Disrupt(p *corev1.Pod, phase corev1.PodPhase, reason, message string, now time.Time) Action {
+	status := corev1.PodStatus{Phase: phase, ObservedGeneration: p.Generation}
+	if reason != "" {
+		status.Conditions = []corev1.PodCondition{{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message,
+			ObservedGeneration: p.Generation, LastTransitionTime: metav1.NewTime(now),
+		}}
+	}
+	return PatchStatus(p, status)
+}
+
+// PatchStatus is the strategic merge patch of the status of p, and of no
+// other pod of its name, that sets what status says.
+func PatchStatus(p *corev1.Pod, status corev1.PodStatus) Action {
+	patch := map[string]any{"metadata": map[string]any{"uid": p.UID}, "status": status}
+	return Action{Verb: Patch, Obj: p, Sub: "status", Patch: JSON(patch)}
+}

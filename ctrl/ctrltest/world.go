@@ -138,7 +138,7 @@ func (w *World) Perform(a ctrl.Action, now time.Time) (apis.Object, error) {
 		}
 		return w.replace(i, patched), nil
 	case ctrl.Delete:
-		w.remove(obj, now)
+		w.remove(obj, a.Grace != nil && *a.Grace == 0, now)
 	case ctrl.Event, ctrl.Warn, ctrl.Check, ctrl.CheckGone:
 	}
 	return nil, nil
@@ -172,17 +172,21 @@ func (w *World) replace(i int, obj apis.Object) apis.Object {
 }
 
 // remove deletes obj, or marks it as being deleted where something holds it.
-func (w *World) remove(obj apis.Object, now time.Time) {
+func (w *World) remove(obj apis.Object, forced bool, now time.Time) {
 	i := w.at(obj)
 	if i < 0 {
 		return
 	}
-	if len(obj.GetFinalizers()) == 0 && !lingers(obj) {
+	waits := lingers(obj) && !forced
+	if len(obj.GetFinalizers()) == 0 && !waits {
 		w.objects = slices.Delete(w.objects, i, i+1)
 		return
 	}
 	marked := copyOf(w.objects[i])
 	marked.SetDeletionTimestamp(&metav1.Time{Time: now})
+	if !waits {
+		marked.SetDeletionGracePeriodSeconds(new(int64(0)))
+	}
 	w.replace(i, marked)
 }
 
