@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ type container struct {
 	path  string
 	log   *os.File
 	ended atomic.Bool
+	late  atomic.Int32 // how often it is still said to run after its end
 }
 
 func start(t *testing.T) *container {
@@ -27,17 +29,22 @@ func start(t *testing.T) *container {
 	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c.open()
+	if err := c.open(); err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
 func (c *container) open() error {
 	log, err := os.OpenFile(c.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
+	c.log = log
+	return err
+}
+
+func (c *container) close() {
+	if err := c.log.Close(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.log = log
-	return nil
 }
 
 func (c *container) print(s string) {
@@ -48,15 +55,14 @@ func (c *container) print(s string) {
 
 func (c *container) runtime() runtime {
 	return runtime{path: c.path, state: func() runtimeapi.ContainerState {
-		if c.ended.Load() {
+		if c.ended.Load() && c.late.Add(-1) < 0 {
 			return runtimeapi.ContainerState_CONTAINER_EXITED
 		}
 		return runtimeapi.ContainerState_CONTAINER_RUNNING
 	}, open: func() error {
 		old := c.log
 		c.print("last words")
-		defer old.Close()
-		return c.open()
+		return errors.Join(c.open(), old.Close())
 	}}
 }
 
@@ -114,8 +120,9 @@ func TestFollowEndsWithContainer(t *testing.T) {
 	c.print("after")
 	c.expect(out, "after\n")
 	c.print("end")
-	c.log.Close()
-	c.ended.Store(true) // a moment late, as a runtime is
+	c.close()
+	c.late.Store(5) // as a runtime is
+	c.ended.Store(true)
 	c.expect(out, "end\n")
 	c.expectEnd(end)
 }
@@ -129,7 +136,7 @@ func TestFollowWaitsForWholeLine(t *testing.T) {
 	fmt.Fprint(c.log, "gun\n")
 	c.expect(out, "begun\n")
 	c.ended.Store(true)
-	c.log.Close()
+	c.close()
 	c.expectEnd(end)
 }
 
@@ -152,7 +159,7 @@ func TestFollowAcrossRotations(t *testing.T) {
 	c.print("new file")
 	c.expect(out, "new file\n")
 	c.ended.Store(true)
-	c.log.Close()
+	c.close()
 	c.expectEnd(end)
 }
 
