@@ -72,6 +72,7 @@ type Container struct {
 	Target, TargetID string
 	Sandbox          *Sandbox
 	Config           *runtimeapi.ContainerConfig // for BeforeStart and AfterStart only
+	Image            *runtimeapi.Image           // as the runtime has it; for BeforeStart only, and there once a hook has seen to it
 	ID               string                      // empty before it is made
 	Started          time.Time                   // for Running only
 	// Ending is closed when the pod begins to end.
