@@ -2,19 +2,59 @@
 package all
 
 import (
+	"net/netip"
+
 	"github.com/knarr-dev/knarr/ctrl"
+	"github.com/knarr-dev/knarr/ctrl/clusterrole"
 	"github.com/knarr-dev/knarr/ctrl/deployment"
+	"github.com/knarr-dev/knarr/ctrl/endpoints"
+	"github.com/knarr-dev/knarr/ctrl/endpointslice"
+	"github.com/knarr-dev/knarr/ctrl/nodeipam"
+	"github.com/knarr-dev/knarr/ctrl/nodelifecycle"
+	"github.com/knarr-dev/knarr/ctrl/podgc"
 	"github.com/knarr-dev/knarr/ctrl/replicaset"
+	"github.com/knarr-dev/knarr/ctrl/rootca"
+	"github.com/knarr-dev/knarr/ctrl/serviceaccount"
+	"github.com/knarr-dev/knarr/ctrl/servicecidr"
+	"github.com/knarr-dev/knarr/ctrl/tainteviction"
 )
 
-// Options are what controllers are told of the cluster.
-type Options struct{}
+// finishedPods is how many finished pods are kept, as by upstream.
+const finishedPods = 12500
+
+// Options are what controllers are told of the cluster. A controller without
+// what it needs is left out of the list.
+type Options struct {
+	// RootCA returns the certificates, as PEM, by which pods know the API
+	// server. It is called often and may be from several goroutines.
+	RootCA func() string
+
+	PodRanges []nodeipam.Range // for the pods of nodes
+	Services  []netip.Prefix   // that no node may get
+}
 
 // List is every controller that o has the means for.
 func List(o Options) []ctrl.Erased {
-	return []ctrl.Erased{
+	list := []ctrl.Erased{
 		deployment.Controller,
 		replicaset.Controller,
 		replicaset.RC,
+		endpointslice.Controller,
+		endpointslice.Mirroring,
+		endpoints.Controller,
+		serviceaccount.Controller,
+		clusterrole.Controller,
+		servicecidr.Controller,
+		nodelifecycle.Controller,
+		nodelifecycle.Evictor,
+		tainteviction.Controller,
+		podgc.New(finishedPods),
 	}
+	if o.RootCA != nil {
+		list = append(list, rootca.New(o.RootCA))
+	}
+	if len(o.PodRanges) > 0 {
+		list = append(list, nodeipam.New(o.PodRanges, o.Services))
+	}
+	return list
 }

@@ -14,11 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/knarr-dev/knarr/ctrl/all"
 	"github.com/knarr-dev/knarr/ctrl/engine"
+	"github.com/knarr-dev/knarr/ctrl/engine/sweep"
 )
 
 // config is the server under test; without one the test is skipped, loudly.
@@ -45,10 +47,14 @@ func start(t *testing.T, c *rest.Config) (*kubernetes.Clientset, *prometheus.Reg
 	reg := prometheus.NewRegistry()
 	go func() {
 		done <- engine.Run(ctx, engine.Config{
-			Controllers: all.List(all.Options{}),
-			Informers:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(engine.Trim)),
-			Client:      func(string) kubernetes.Interface { return client },
-			Metrics:     reg,
+			Controllers: all.List(all.Options{RootCA: func() string { return "PEM" }}),
+			Loops: []engine.Loop{sweep.Loop(sweep.Config{
+				Metadata:  func(string) metadata.Interface { return metadata.NewForConfigOrDie(c) },
+				Discovery: client.Discovery(), Garbage: true, Namespaces: true,
+			})},
+			Informers: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(engine.Trim)),
+			Client:    func(string) kubernetes.Interface { return client },
+			Metrics:   reg,
 		})
 	}()
 	t.Cleanup(func() {
