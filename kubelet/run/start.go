@@ -52,10 +52,13 @@ func (w *worker) startContainer(step pod.Step) func(context.Context) (func(*pod.
 				continue
 			}
 			if err := h.AfterStart(ctx, c); err != nil {
+				if _, ok := errors.AsType[*kubelet.Failure](err); !ok {
+					err = &kubelet.Failure{Reason: "PostStartHookError", Message: err.Error(), Err: err}
+				}
 				return func(s *pod.State) {
 					after(s)
 					s.Killing[c.ID] = pod.Killing{Since: s.Now, Why: pod.PostStart}
-				}, &kubelet.Failure{Reason: "PostStartHookError", Message: err.Error(), Told: true, Err: err}
+				}, err
 			}
 		}
 		return after, nil
