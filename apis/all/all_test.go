@@ -52,18 +52,9 @@ func TestHooksOnAnything(t *testing.T) {
 }
 
 func hooks(d *apis.Definition, obj, old apis.Object) {
-	for _, s := range d.Subs {
-		obj := obj.DeepCopyObject().(apis.Object)
-		if s.Edit != nil && old != nil {
-			into := old.DeepCopyObject().(apis.Object)
-			s.Edit(into, obj)
-			obj = into
-		}
-		if s.Prepare != nil {
-			s.Prepare(obj, old)
-		}
-		if s.Validate != nil && old != nil {
-			s.Validate(obj, old)
+	if old != nil {
+		for _, s := range d.Subs {
+			subHooks(&s, obj.DeepCopyObject().(apis.Object), old.DeepCopyObject().(apis.Object))
 		}
 	}
 	d.Prepare(obj, old)
@@ -82,6 +73,20 @@ func hooks(d *apis.Definition, obj, old apis.Object) {
 		*s.Wanted(obj) = 3
 		s.Has(obj)
 		s.Selector(obj)
+	}
+}
+
+func subHooks(s *apis.Sub[apis.Object], obj, old apis.Object) {
+	if s.Edit != nil {
+		into := old.DeepCopyObject().(apis.Object)
+		s.Edit(into, obj)
+		obj = into
+	}
+	if s.Prepare != nil {
+		s.Prepare(obj, old)
+	}
+	if s.Validate != nil {
+		s.Validate(obj, old)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 
 	"github.com/knarr-dev/knarr/apis"
-	"github.com/knarr-dev/knarr/apis/podspec"
 )
 
 var pods = apis.Define(apis.Resource[*corev1.Pod]{
@@ -15,7 +14,7 @@ var pods = apis.Define(apis.Resource[*corev1.Pod]{
 	Short:      []string{"po"},
 	Categories: []string{"all"},
 
-	Default:  podspec.DefaultPod,
+	Default:  defaultPod,
 	Prepare:  preparePod,
 	Validate: validatePod,
 	Warn:     warnPod,

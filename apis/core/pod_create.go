@@ -13,6 +13,24 @@ import (
 	"github.com/knarr-dev/knarr/apis/podspec"
 )
 
+func defaultPod(p *corev1.Pod) {
+	podspec.DefaultPod(p)
+	s := &p.Status
+	// Two names of one address: where they differ the older wins.
+	if s.PodIP != "" && (len(s.PodIPs) == 0 || s.PodIPs[0].IP != s.PodIP) {
+		s.PodIPs = []corev1.PodIP{{IP: s.PodIP}}
+	} else if len(s.PodIPs) > 0 {
+		s.PodIP = s.PodIPs[0].IP
+	}
+	for _, c := range statuses(p) {
+		meta.RoundUp(c.AllocatedResources)
+		if c.Resources != nil {
+			meta.RoundUp(c.Resources.Limits)
+			meta.RoundUp(c.Resources.Requests)
+		}
+	}
+}
+
 // preparePod gives a new pod its first status, and puts into its spec what
 // its labels and annotations say.
 func preparePod(p, old *corev1.Pod) {

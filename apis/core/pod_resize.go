@@ -19,8 +19,6 @@ func editResize(into, p *corev1.Pod) {
 		*into = *p
 		return
 	}
-	into.Labels, into.Annotations = p.Labels, p.Annotations
-	into.ManagedFields, into.ResourceVersion = p.ManagedFields, p.ResourceVersion
 	into.Spec.Resources = p.Spec.Resources
 	resize := func(into, from []corev1.Container) {
 		for i := range into {

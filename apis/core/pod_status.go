@@ -182,7 +182,7 @@ func claimStatuses(status check.At, p *corev1.Pod) {
 		return
 	}
 	at := status.Dot("extendedResourceClaimStatus")
-	mappings := at.Dot("requestMappings")
+	outside, mappings := at, at.Dot("requestMappings")
 	if len(s.RequestMappings) == 0 {
 		mappings.Required("at least one request mapping is required")
 	}
@@ -200,7 +200,7 @@ func claimStatuses(status check.At, p *corev1.Pod) {
 			at.Dot("resourceName").Invalid(m.ResourceName,
 				"must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests")
 		}
-		at.Dot("requestName").Label(m.RequestName)
+		outside.Dot("requestName").Label(m.RequestName) // as upstream: which mapping is not told
 		if seen.Twice(m) {
 			at.Dot("containerName").Duplicate(m.ContainerName)
 			at.Dot("resourceName").Duplicate(m.ResourceName)
@@ -217,9 +217,7 @@ func addresses(status check.At, s, old *corev1.PodStatus) {
 		for i, ip := range now {
 			meta.IP(at.Index(i), ip, had...)
 		}
-		if len(now) > 2 || !meta.OnePerFamily(now) {
-			at.Invalid(value, "may specify no more than one IP for each IP family")
-		}
+		meta.DualStack(at, value, now)
 	}
 	one(status.Dot("podIPs"), check.Bare(s.PodIPs), podIPs(s), podIPs(old))
 	if len(s.HostIPs) == 0 {

@@ -171,8 +171,6 @@ func narrower(at check.At, now, was []corev1.NodeSelectorTerm) {
 
 // editEphemeralContainers carries over the containers for debugging.
 func editEphemeralContainers(into, p *corev1.Pod) {
-	into.Labels, into.Annotations = p.Labels, p.Annotations
-	into.ManagedFields, into.ResourceVersion = p.ManagedFields, p.ResourceVersion
 	into.Spec.EphemeralContainers = p.Spec.EphemeralContainers
 }
 

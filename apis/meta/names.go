@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -50,15 +51,19 @@ func EndpointIP(at check.At, s string) {
 	}
 }
 
-// OnePerFamily reports whether the addresses are of different families.
-func OnePerFamily(ips []string) bool {
-	families := check.Set[bool]{}
-	for _, ip := range ips {
-		if families.Twice(netutils.IsIPv6String(ip)) {
-			return false
-		}
+// DualStack demands of several addresses that they are of different families.
+// value is how messages show them.
+func DualStack(at check.At, value any, ips []string) {
+	if len(ips) < 2 {
+		return
 	}
-	return true
+	both, err := netutils.IsDualStackIPStrings(ips)
+	if err != nil {
+		at.Add(field.InternalError(at.Path(), fmt.Errorf("failed to check for dual stack with error:%w", err)))
+	}
+	if !both || len(ips) > 2 {
+		at.Invalid(value, "may specify no more than one IP for each IP family")
+	}
 }
 
 // Finalizer demands one of the system's own finalizers where a name has no

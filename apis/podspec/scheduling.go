@@ -210,6 +210,7 @@ func OnlyAdded(at check.At, now, was []corev1.Toleration) {
 		})
 		if !kept {
 			at.Forbidden("existing toleration can not be modified except its tolerationSeconds")
+			return
 		}
 	}
 	tolerations(at, now)

@@ -40,13 +40,12 @@ func (s Subject) security(at check.At) {
 	}
 }
 
-// seLinuxPolicies are those that there are by default, and what the pod had.
+// seLinuxPolicies are those that there are by default, or all where the pod has one already.
 func (s Subject) seLinuxPolicies() []corev1.PodSELinuxChangePolicy {
-	all := []corev1.PodSELinuxChangePolicy{corev1.SELinuxChangePolicyRecursive}
 	if s.Was != nil && s.Was.SecurityContext != nil && s.Was.SecurityContext.SELinuxChangePolicy != nil {
-		all = append(all, *s.Was.SecurityContext.SELinuxChangePolicy)
+		return []corev1.PodSELinuxChangePolicy{corev1.SELinuxChangePolicyRecursive, corev1.SELinuxChangePolicyMountOption}
 	}
-	return all
+	return []corev1.PodSELinuxChangePolicy{corev1.SELinuxChangePolicyRecursive}
 }
 
 func userIDs(at check.At, fsGroup, user, group *int64) {

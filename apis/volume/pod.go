@@ -131,13 +131,13 @@ func key(at check.At, k *corev1.KeyToPath) {
 }
 
 func podISCSI(at check.At, v *podVolume) {
-	s, at := v.ISCSI, at.Dot("iscsi")
+	s, volume, at := v.ISCSI, at, at.Dot("iscsi")
 	iscsi{
 		s.TargetPortal, s.IQN, s.Lun, s.DiscoveryCHAPAuth || s.SessionCHAPAuth, s.SecretRef != nil, s.InitiatorName,
 		"must be valid format starting with iqn, eui, or naa",
 	}.check(at, func(check.At) {})
 	if s.InitiatorName != nil && len(v.Name+":"+s.TargetPortal) > 64 {
-		at.Dot("targetPortal").Invalid(s.TargetPortal,
+		volume.Dot("name").Invalid(v.Name,
 			"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.")
 	}
 }

@@ -191,7 +191,9 @@ func (s iscsi) name(at check.At, name string) {
 
 // Driver demands the name of a CSI driver.
 func Driver(at check.At, name string) {
-	at.Present(name)
+	if !at.Present(name) {
+		return
+	}
 	if len(name) > 63 {
 		at.TooLong(63)
 	}
