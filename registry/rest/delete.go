@@ -16,7 +16,6 @@ import (
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
 	"github.com/knarr-dev/knarr/registry/cache"
-	"github.com/knarr-dev/knarr/registry/wire"
 )
 
 // Delete asks an object to go. It goes at once where nothing holds it;
@@ -24,11 +23,11 @@ import (
 // options have been validated.
 func (k *Kind) Delete(ctx context.Context, c *Call, opts *metav1.DeleteOptions) (Written, error) {
 	f := k.Main()
-	return f.retry(ctx, c, 0, func(cur *wire.Object) (Written, error) { return f.dismiss(ctx, c, opts, cur) })
+	return f.retry(ctx, c, 0, func(cur current) (Written, error) { return f.dismiss(ctx, c, opts, cur) })
 }
 
 // dismiss tries once to delete or mark what stands as cur.
-func (f *Form) dismiss(ctx context.Context, c *Call, opts *metav1.DeleteOptions, cur *wire.Object) (Written, error) {
+func (f *Form) dismiss(ctx context.Context, c *Call, opts *metav1.DeleteOptions, cur current) (Written, error) {
 	old, err := cur.Decode()
 	if err != nil {
 		return Written{}, err
@@ -46,7 +45,11 @@ func (f *Form) dismiss(ctx context.Context, c *Call, opts *metav1.DeleteOptions,
 		}
 	}
 	obj := old.DeepCopyObject().(apis.Object)
-	if !f.mark(obj, opts) {
+	asked := f.mark(obj, opts)
+	if !asked && !cur.fresh {
+		return Written{}, errBehind
+	}
+	if !asked {
 		return Written{Object: old}, nil // it has been asked before, and there is no hurry
 	}
 	if f.released(obj) {
@@ -56,10 +59,13 @@ func (f *Form) dismiss(ctx context.Context, c *Call, opts *metav1.DeleteOptions,
 		return f.remove(ctx, c, obj, old, cur.Rev)
 	}
 	same, err := f.same(obj, cur.Raw)
+	if err == nil && same && !cur.fresh {
+		err = errBehind
+	}
 	if err != nil || same {
 		return Written{Object: old}, err
 	}
-	rev, err := f.commit(ctx, c, nothing{}, obj, cur.Rev)
+	rev, err := f.store(ctx, c, alone, obj, cur.Rev)
 	if err != nil {
 		return Written{}, err
 	}
@@ -175,17 +181,14 @@ func (k *Kind) remove(ctx context.Context, c *Call, obj, old apis.Object, rev in
 	if c.DryRun {
 		return Written{Object: obj, Gone: true}, k.wouldConflict(ctx, op)
 	}
-	held := Reservation(nothing{})
+	commit := Commit(alone)
 	if k.Reserve != nil {
 		var err error
-		if held, err = k.Reserve(ctx, nil, old); err != nil {
+		if commit, err = k.Reserve(ctx, nil, old); err != nil {
 			return Written{}, err
 		}
-		defer held.Cancel()
 	}
-	gone, err := held.Commit(ctx, func(ops ...registry.Op) (int64, error) {
-		return k.service.Store.Commit(ctx, append([]registry.Op{op}, ops...)...)
-	})
+	gone, err := commit(ctx, k.with(ctx, op))
 	if err != nil {
 		return Written{}, err
 	}

@@ -41,21 +41,16 @@ type Service struct {
 	order []*Kind
 }
 
-// A Reserver takes what an object needs besides its key, as a service needs
-// its address. It may set what it took in obj. On create old is nil, on delete
-// obj is. What is wrong with obj it leaves to the kind's validation to say.
-type Reserver func(ctx context.Context, obj, old apis.Object) (Reservation, error)
+// A Reserver finds what an object needs besides its key, as a service needs
+// its address, and sets it in obj. On create old is nil, on delete obj is.
+// What is wrong with obj it leaves to the kind's validation to say.
+type Reserver func(ctx context.Context, obj, old apis.Object) (Commit, error)
 
-// A Reservation is what a Reserver took and the store does not know of yet.
-type Reservation interface {
-	// Commit calls write with the writes that must happen with that of the
-	// object or not at all, and returns what it returns.
-	Commit(ctx context.Context, write func(ops ...registry.Op) (int64, error)) (int64, error)
-
-	// Cancel gives back what was taken, and puts the object back as it was.
-	// After a Commit that worked it does nothing.
-	Cancel()
-}
+// A Commit stores an object with what it needs. It calls write, once or
+// until it works, with the writes that must happen with that of the object or
+// not at all, and returns what write returned last. A conflict of one of
+// those writes means that somebody was faster, and something else be found.
+type Commit func(ctx context.Context, write func(...registry.Op) (int64, error)) (int64, error)
 
 // A Kind is one served kind.
 type Kind struct {

@@ -23,10 +23,9 @@ import (
 	"github.com/knarr-dev/knarr/registry/rest"
 )
 
-// serve runs a service of all kinds on a store in memory.
-func serve(t *testing.T) *rest.Service {
+// serve runs a service of all kinds on a store.
+func serve(t *testing.T, store registry.Store) *rest.Service {
 	t.Helper()
-	store := memory.New()
 	svc := &rest.Service{
 		Store: store, Cache: cache.New(store), Owners: patch.NewOwners(all.Scheme()),
 		Now: time.Now, NameTail: func() string { return "abcde" },
@@ -50,55 +49,35 @@ func serve(t *testing.T) *rest.Service {
 	return svc
 }
 
-// A ticket is a Reservation that writes down what is done with it.
-type ticket struct {
-	log *[]string
-	obj *corev1.ConfigMap
-	ops []registry.Op
-}
-
-func (k *ticket) Commit(_ context.Context, write func(...registry.Op) (int64, error)) (int64, error) {
-	rev, err := write(k.ops...)
-	*k.log = append(*k.log, fmt.Sprintf("commit %s: %v", k.ops[0].Key, err))
-	if err == nil {
-		k.obj = nil
-	}
-	return rev, err
-}
-
-func (k *ticket) Cancel() {
-	if k.obj != nil {
-		*k.log = append(*k.log, "cancel")
-		delete(k.obj.Data, "seat")
-	}
-}
-
 // reserving gives each config map a seat, the first that nobody has.
 func reserving(svc *rest.Service, log *[]string) {
 	seat := 0
-	kind := svc.Kind(corev1.Resource("configmaps"))
-	kind.Reserve = func(_ context.Context, obj, old apis.Object) (rest.Reservation, error) {
+	with := func(op registry.Op) rest.Commit {
+		return func(_ context.Context, write func(...registry.Op) (int64, error)) (int64, error) {
+			rev, err := write(op)
+			*log = append(*log, fmt.Sprintf("commit %s: %v", op.Key, err))
+			return rev, err
+		}
+	}
+	svc.Kind(corev1.Resource("configmaps")).Reserve = func(_ context.Context, obj, old apis.Object) (rest.Commit, error) {
 		m, _ := obj.(*corev1.ConfigMap)
 		switch {
 		case m == nil:
-			return &ticket{log: log, ops: []registry.Op{{Key: "/seats/" + old.(*corev1.ConfigMap).Data["seat"], Old: registry.Unchecked}}}, nil
+			return with(registry.Op{Key: "/seats/" + old.(*corev1.ConfigMap).Data["seat"], Old: registry.Unchecked}), nil
 		case m.Data["seat"] != "":
 			return nil, errors.New("seat is not for clients to choose")
 		}
 		seat++
-		if m.Data == nil {
-			m.Data = map[string]string{}
-		}
-		m.Data["seat"] = fmt.Sprint(seat)
-		return &ticket{log: log, obj: m, ops: []registry.Op{{Key: "/seats/" + fmt.Sprint(seat), Value: []byte("x")}}}, nil
+		m.Data = map[string]string{"seat": fmt.Sprint(seat)}
+		return with(registry.Op{Key: "/seats/" + fmt.Sprint(seat), Value: []byte("x")}), nil
 	}
 }
 
 // TestReserve says what a Reserver can rely on: what it took is written with
-// the object, another is asked for where somebody else had it first, and it
-// is given back when the object is not written.
+// the object or not at all, and another is asked for where somebody else had
+// it first.
 func TestReserve(t *testing.T) {
-	svc := serve(t)
+	svc := serve(t, memory.New())
 	ctx := t.Context()
 	var log []string
 	reserving(svc, &log)
@@ -123,8 +102,8 @@ func TestReserve(t *testing.T) {
 	if _, err := create("a", rest.Call{}); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("created twice: %v", err)
 	}
-	if _, err := create("b", rest.Call{DryRun: true}); err != nil {
-		t.Error(err)
+	if w, err := create("b", rest.Call{DryRun: true}); err != nil || w.Object.(*corev1.ConfigMap).Data["seat"] != "4" {
+		t.Errorf("dry run: %v %v", w.Object, err)
 	}
 	for _, key := range []string{"/seats/3", "/seats/4"} {
 		if _, err := svc.Store.Get(ctx, key); !errors.Is(err, registry.ErrNotFound) {
@@ -138,9 +117,8 @@ func TestReserve(t *testing.T) {
 		t.Errorf("seat was not given back: %v", err)
 	}
 	want := []string{
-		"commit /seats/1: /seats/1 stands at revision 2", "cancel", "commit /seats/2: <nil>", // a
-		"commit /seats/3: /registry/configmaps/default/a stands at revision 3", "cancel", // a again
-		"cancel",                  // b, which was a dry run
+		"commit /seats/1: /seats/1 stands at revision 2", "commit /seats/2: <nil>", // a
+		"commit /seats/3: /registry/configmaps/default/a stands at revision 3", // a again
 		"commit /seats/2: <nil>", // the deletion of a
 	}
 	if !slices.Equal(log, want) {
@@ -151,7 +129,7 @@ func TestReserve(t *testing.T) {
 // TestRewrite changes what no client may change, and does it anew where
 // somebody else was faster.
 func TestRewrite(t *testing.T) {
-	svc := serve(t)
+	svc := serve(t, memory.New())
 	ctx := t.Context()
 	pods := svc.Kind(corev1.Resource("pods"))
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
@@ -182,5 +160,40 @@ func TestRewrite(t *testing.T) {
 	}
 	if _, err := pods.Rewrite(ctx, call, func(apis.Object) error { return errors.New("no") }); err == nil {
 		t.Error("an error of the change was lost")
+	}
+}
+
+// A deaf store is one whose news do not arrive.
+type deaf struct{ registry.Store }
+
+func (deaf) Watch(ctx context.Context, _ registry.Watch, _ func(registry.Batch) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestUndo takes a change back that the cache has not seen: it must not be
+// taken for no change at all.
+func TestUndo(t *testing.T) {
+	ctx := t.Context()
+	call := &rest.Call{Namespace: "default", Name: "m"}
+	svc := serve(t, memory.New())
+	if _, err := svc.Kind(corev1.Resource("configmaps")).Main().Create(ctx, call, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "m"}}); err != nil {
+		t.Fatal(err)
+	}
+	maps := serve(t, deaf{svc.Store}).Kind(corev1.Resource("configmaps"))
+	for _, data := range []map[string]string{{"a": "b"}, nil, nil} {
+		if _, err := maps.Edit(ctx, call, func(obj apis.Object) error {
+			obj.(*corev1.ConfigMap).Data = data
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		obj, err := serve(t, svc.Store).Lookup(ctx, maps.GroupResource(), "default", "m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := obj.(*corev1.ConfigMap).Data; len(got) != len(data) {
+			t.Errorf("asked for %v, there is %v", data, got)
+		}
 	}
 }

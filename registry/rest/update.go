@@ -93,7 +93,7 @@ func (k *Kind) Edit(ctx context.Context, c *Call, make func(obj apis.Object) err
 // same time; an error of its own ends that.
 func (k *Kind) Rewrite(ctx context.Context, c *Call, change func(obj apis.Object) error) (Written, error) {
 	f := k.Main()
-	return f.retry(ctx, c, 0, func(cur *wire.Object) (Written, error) {
+	return f.retry(ctx, c, 0, func(cur current) (Written, error) {
 		old, err := cur.Decode()
 		if err != nil {
 			return Written{}, err
@@ -102,7 +102,7 @@ func (k *Kind) Rewrite(ctx context.Context, c *Call, change func(obj apis.Object
 		if err := change(obj); err != nil {
 			return Written{}, err
 		}
-		return f.put(ctx, c, nothing{}, obj, old, cur)
+		return f.put(ctx, c, alone, obj, old, cur)
 	})
 }
 
@@ -110,14 +110,25 @@ func (k *Kind) Rewrite(ctx context.Context, c *Call, change func(obj apis.Object
 // writes in between, or without end if the change has no opinion on what it
 // replaces.
 func (f *Form) modify(ctx context.Context, c *Call, make change, tries int) (Written, error) {
-	return f.retry(ctx, c, tries, func(cur *wire.Object) (Written, error) { return f.replace(ctx, c, cur, make) })
+	return f.retry(ctx, c, tries, func(cur current) (Written, error) { return f.replace(ctx, c, cur, make) })
 }
+
+// A current is the object that stands at a key, as far as is known.
+type current struct {
+	*wire.Object
+
+	fresh bool // it comes from the store, not from the cache
+}
+
+// errBehind is for what cannot be told by an object of the cache, which may
+// be behind: that there is nothing to do.
+var errBehind = errors.New("the cache may be behind")
 
 // retry does something to an object. It starts from what the cache has;
 // where that does not work out it tries again from what the store has. Where
 // somebody else writes in between it tries as often as told, 0 for no end.
-func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur *wire.Object) (Written, error)) (Written, error) {
-	cur, fresh, err := f.current(ctx, c, nil)
+func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur current) (Written, error)) (Written, error) {
+	cur, err := f.current(ctx, c, nil)
 	if err != nil {
 		return Written{}, err
 	}
@@ -130,12 +141,12 @@ func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur *wire.
 		case errors.As(err, &conflict) && conflict.Key == f.path(c.Namespace, c.Name) && try >= max(tries, 1) && tries > 0:
 			return Written{}, f.modified(c.Name)
 		case errors.As(err, &conflict):
-			cur, fresh, err = f.current(ctx, c, conflict)
-		case fresh || ctx.Err() != nil:
+			cur, err = f.current(ctx, c, conflict)
+		case cur.fresh || ctx.Err() != nil:
 			return Written{}, f.unserved(err)
 		default:
 			// It may be for the cache's being behind that it did not work.
-			cur, fresh, err = f.current(ctx, c, &registry.Conflict{})
+			cur, err = f.current(ctx, c, &registry.Conflict{})
 		}
 		if err != nil {
 			return Written{}, err
@@ -143,19 +154,19 @@ func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur *wire.
 	}
 }
 
-// current returns the object to change, and whether it is certainly the
-// newest. After a conflict it is what the conflict has shown, or the store has.
-func (f *Form) current(ctx context.Context, c *Call, conflict *registry.Conflict) (cur *wire.Object, fresh bool, err error) {
+// current returns the object to change. After a conflict it is what the
+// conflict has shown, or the store has.
+func (f *Form) current(ctx context.Context, c *Call, conflict *registry.Conflict) (current, error) {
 	if conflict == nil {
 		if o := f.Objects.Get(registry.Key(c.Namespace, c.Name)); o != nil {
-			return &o.Object, false, nil
+			return current{&o.Object, false}, nil
 		}
 	} else if conflict.Have != nil && conflict.Key == f.path(c.Namespace, c.Name) {
-		cur, err = f.Main().Wire.Object(conflict.Have.Value, conflict.Have.Rev)
-		return cur, true, err
+		o, err := f.Main().Wire.Object(conflict.Have.Value, conflict.Have.Rev)
+		return current{o, true}, err
 	}
-	cur, err = f.stored(ctx, c.Namespace, c.Name)
-	return cur, true, err
+	o, err := f.stored(ctx, c.Namespace, c.Name)
+	return current{o, true}, err
 }
 
 func (k *Kind) modified(name string) error {
@@ -164,7 +175,7 @@ func (k *Kind) modified(name string) error {
 }
 
 // replace puts what make makes of cur in its place, once.
-func (f *Form) replace(ctx context.Context, c *Call, cur *wire.Object, make change) (Written, error) {
+func (f *Form) replace(ctx context.Context, c *Call, cur current, make change) (Written, error) {
 	old, err := cur.Decode()
 	if err != nil {
 		return Written{}, err
@@ -188,15 +199,14 @@ func (f *Form) replace(ctx context.Context, c *Call, cur *wire.Object, make chan
 	if err := f.service.Admit.Mutate(ctx, f.request(ctx, admit.Update, c, obj, old)); err != nil {
 		return Written{}, err
 	}
-	taken, err := f.reserve(ctx, c, obj, old)
+	commit, err := f.reserve(ctx, c, obj, old)
 	if err != nil {
 		return Written{}, err
 	}
-	defer taken.Cancel()
 	if err := f.valid(ctx, c, obj, old); err != nil {
 		return Written{}, err
 	}
-	return f.put(ctx, c, taken, obj, old, cur)
+	return f.put(ctx, c, commit, obj, old, cur)
 }
 
 // replaces checks that obj is meant to replace what old is.
@@ -274,19 +284,21 @@ func (f *Form) valid(ctx context.Context, c *Call, obj, old apis.Object) error {
 
 // put stores obj in place of cur, unless they are the same; and removes it
 // where nothing holds it any more that was asked to go.
-func (f *Form) put(ctx context.Context, c *Call, taken Reservation, obj, old apis.Object, cur *wire.Object) (Written, error) {
+func (f *Form) put(ctx context.Context, c *Call, commit Commit, obj, old apis.Object, cur current) (Written, error) {
 	if f.released(obj) {
 		return f.remove(ctx, c, obj, old, cur.Rev)
 	}
 	same, err := f.same(obj, cur.Raw)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Written{}, err
-	}
-	if same {
+	case same && !cur.fresh:
+		return Written{}, errBehind // what the client wants undone may have been done just now
+	case same:
 		obj.SetResourceVersion(strconv.FormatInt(cur.Rev, 10))
 		return Written{Object: obj}, nil
 	}
-	rev, err := f.commit(ctx, c, taken, obj, cur.Rev)
+	rev, err := f.store(ctx, c, commit, obj, cur.Rev)
 	if err != nil {
 		return Written{}, err
 	}

@@ -162,30 +162,33 @@ func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, e
 	call := *c
 	call.Name = obj.GetName()
 	for {
-		rev, err := f.try(ctx, &call, obj)
+		made := obj
+		if f.Reserve != nil {
+			made = obj.DeepCopyObject().(apis.Object) // what is found for it may not do
+		}
+		rev, err := f.try(ctx, &call, made)
 		var conflict *registry.Conflict
 		switch {
 		case err == nil:
 			if rev > 0 {
-				obj.SetResourceVersion(strconv.FormatInt(rev, 10))
+				made.SetResourceVersion(strconv.FormatInt(rev, 10))
 			}
-			return Written{Object: obj, Created: true}, nil
+			return Written{Object: made, Created: true}, nil
 		case !errors.As(err, &conflict):
 			return Written{}, f.unserved(err)
 		case conflict.Key == f.path(obj.GetNamespace(), obj.GetName()):
 			return Written{}, f.exists(obj, conflict.Have)
 		}
-		// Somebody was faster at what Reserve had taken: take another.
+		// Somebody was faster at what Reserve had found.
 	}
 }
 
-// try takes what a new object needs, validates it and stores it.
+// try finds what a new object needs, validates it and stores it.
 func (f *Form) try(ctx context.Context, c *Call, obj apis.Object) (int64, error) {
-	taken, err := f.reserve(ctx, c, obj, nil)
+	commit, err := f.reserve(ctx, c, obj, nil)
 	if err != nil {
 		return 0, err
 	}
-	defer taken.Cancel()
 	errs := validation.ValidateObjectMetaAccessor(obj, f.Scope == apis.Namespaced, f.Name, field.NewPath("metadata"))
 	if errs = append(errs, f.Validate(obj, nil)...); len(errs) > 0 {
 		return 0, apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), obj.GetName(), errs)
@@ -194,7 +197,7 @@ func (f *Form) try(ctx context.Context, c *Call, obj apis.Object) (int64, error)
 	if err := f.service.Admit.Validate(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
 		return 0, err
 	}
-	return f.commit(ctx, c, taken, obj, 0)
+	return f.store(ctx, c, commit, obj, 0)
 }
 
 // exists is the error of creating what is there.
@@ -211,26 +214,22 @@ func (k *Kind) exists(obj apis.Object, have *registry.Record) error {
 	return err
 }
 
-// reserve takes what obj needs besides its key. A subresource needs nothing.
-func (k *Kind) reserve(ctx context.Context, c *Call, obj, old apis.Object) (Reservation, error) {
+// reserve finds what obj needs besides its key. A subresource needs nothing.
+func (k *Kind) reserve(ctx context.Context, c *Call, obj, old apis.Object) (Commit, error) {
 	if k.Reserve == nil || c.Sub != "" {
-		return nothing{}, nil
+		return alone, nil
 	}
 	return k.Reserve(ctx, obj, old)
 }
 
-// nothing is the Reservation of what needs nothing.
-type nothing struct{}
-
-func (nothing) Cancel() {}
-
-func (nothing) Commit(_ context.Context, write func(...registry.Op) (int64, error)) (int64, error) {
+// alone is the Commit of an object that needs nothing.
+func alone(_ context.Context, write func(...registry.Op) (int64, error)) (int64, error) {
 	return write()
 }
 
-// commit stores obj in place of revision rev, with what was taken for it, and
-// returns its new revision; 0 on a dry run.
-func (k *Kind) commit(ctx context.Context, c *Call, taken Reservation, obj apis.Object, rev int64) (int64, error) {
+// store stores obj in place of revision rev and returns its new revision; 0
+// on a dry run.
+func (k *Kind) store(ctx context.Context, c *Call, commit Commit, obj apis.Object, rev int64) (int64, error) {
 	value, err := k.encode(obj)
 	if err != nil {
 		return 0, err
@@ -239,9 +238,14 @@ func (k *Kind) commit(ctx context.Context, c *Call, taken Reservation, obj apis.
 	if c.DryRun {
 		return 0, k.wouldConflict(ctx, op)
 	}
-	return taken.Commit(ctx, func(ops ...registry.Op) (int64, error) {
+	return commit(ctx, k.with(ctx, op))
+}
+
+// with writes op together with others.
+func (k *Kind) with(ctx context.Context, op registry.Op) func(...registry.Op) (int64, error) {
+	return func(ops ...registry.Op) (int64, error) {
 		return k.service.Store.Commit(ctx, append([]registry.Op{op}, ops...)...)
-	})
+	}
 }
 
 // wouldConflict checks what a commit would check, for a dry run.
