@@ -131,6 +131,9 @@ func sub[T Object](s Sub[T]) Sub[Object] {
 	if s.Validate != nil {
 		e.Validate = checks(s.Validate)
 	}
+	if s.Warn != nil {
+		e.Warn = func(obj, old Object) []string { return s.Warn(obj.(T), as[T](old)) }
+	}
 	return e
 }
 

@@ -99,9 +99,10 @@ type Sub[T Object] struct {
 	// where paths do not say it. With it set Keeps is not used.
 	Edit func(into, obj T)
 
-	// Prepare and Validate stand in for those of the kind where not nil.
+	// Prepare, Validate and Warn stand in for those of the kind where not nil.
 	Prepare  func(obj, old T)
 	Validate func(obj, old T) field.ErrorList
+	Warn     func(obj, old T) []string
 }
 
 // An Act is a subresource that does something: its name, the kind it takes

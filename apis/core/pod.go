@@ -23,7 +23,10 @@ var pods = apis.Define(apis.Resource[*corev1.Pod]{
 	Subs: []apis.Sub[*corev1.Pod]{
 		{Name: "ephemeralcontainers", Edit: editEphemeralContainers, Validate: validateEphemeralContainers},
 		{Name: "resize", Edit: editResize, Validate: validateResize},
-		{Name: "status", Keeps: []string{"spec", "metadata.ownerReferences"}, Prepare: preparePodStatus, Validate: validatePodStatus},
+		{
+			Name: "status", Keeps: []string{"spec", "metadata.ownerReferences"},
+			Prepare: preparePodStatus, Validate: validatePodStatus, Warn: warnPodStatus,
+		},
 	},
 	Acts: []apis.Act{
 		{Name: "attach", Kind: kind("PodAttachOptions"), Verbs: getAndCreate},

@@ -44,6 +44,18 @@ func preparePodStatus(p, old *corev1.Pod) {
 	}
 }
 
+func warnPodStatus(p, _ *corev1.Pod) []string {
+	var w check.Warnings
+	at := check.At{}.Dot("status")
+	for i, ip := range podIPs(&p.Status) {
+		meta.WarnIP(&w, at.Dot("podIPs").Index(i).Dot("ip"), ip)
+	}
+	for i, ip := range hostIPs(&p.Status) {
+		meta.WarnIP(&w, at.Dot("hostIPs").Index(i).Dot("ip"), ip)
+	}
+	return w
+}
+
 // statuses are those of all of a pod's containers.
 func statuses(p *corev1.Pod) (all []*corev1.ContainerStatus) {
 	for _, list := range [][]corev1.ContainerStatus{p.Status.ContainerStatuses, p.Status.InitContainerStatuses, p.Status.EphemeralContainerStatuses} {

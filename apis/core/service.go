@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -20,9 +21,16 @@ var services = apis.Define(apis.Resource[*corev1.Service]{
 	Categories: []string{"all"},
 	StoredAt:   "services/specs",
 
-	Prepare: meta.KeepStatus[*corev1.Service],
-	Subs:    []apis.Sub[*corev1.Service]{meta.Status[*corev1.Service](nil)},
-	Acts:    []apis.Act{{Name: "proxy", Kind: kind("ServiceProxyOptions"), Verbs: proxyVerbs}},
+	Default:  defaultService,
+	Prepare:  prepareService,
+	Validate: validateService,
+	Warn:     warnService,
+	Name:     validation.NameIsDNSLabel,
+	Subs: []apis.Sub[*corev1.Service]{{
+		Name: "status", Keeps: []string{"spec"},
+		Prepare: func(_, _ *corev1.Service) {}, Validate: validateServiceStatus, Warn: warnServiceStatus,
+	}},
+	Acts: []apis.Act{{Name: "proxy", Kind: kind("ServiceProxyOptions"), Verbs: proxyVerbs}},
 
 	Fields: map[string]func(*corev1.Service) string{
 		"spec.clusterIP": func(s *corev1.Service) string { return s.Spec.ClusterIP },

@@ -21,6 +21,7 @@ func Status[T apis.Object](validate func(obj, old T) field.ErrorList, keeps ...s
 		Keeps:    append([]string{"spec"}, keeps...),
 		Prepare:  func(_, _ T) {},
 		Validate: validate,
+		Warn:     func(_, _ T) []string { return nil },
 	}
 }
 
