@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -33,7 +32,7 @@ type follower struct {
 const (
 	afterClose = 20 * time.Millisecond
 	soon       = 50 // times that afterClose is waited
-	afterMove  = 100 * time.Millisecond
+	afterMove  = time.Second
 	safetyNet  = 5 * time.Second
 	unwatched  = time.Second // where the kernel has no inotify instance left
 )
@@ -53,7 +52,7 @@ func (f *follower) run(ctx context.Context) error {
 		}
 		return errors.Join(err, f.flush())
 	}
-	w, err := watch(ctx, filepath.Dir(f.path))
+	w, err := watch(ctx, f.path)
 	if err != nil {
 		slog.DebugContext(ctx, "follow a log by looking at it every second", "path", f.path, "err", err)
 		return f.follow(ctx, nil)
@@ -78,7 +77,7 @@ func (f *follower) follow(ctx context.Context, w *watcher) error {
 			}
 			if next != "" {
 				// The runtime closes the old file only after it has opened the new.
-				w.waitClosed(ctx, afterMove)
+				w.waitLeft(ctx, afterMove)
 				if err := errors.Join(f.drain(), f.open(next)); err != nil {
 					return err
 				}
@@ -179,7 +178,7 @@ func (f *follower) rotated() (string, error) {
 		return "", err
 	}
 	for _, path := range old {
-		if strings.HasSuffix(path, gz) || strings.HasSuffix(path, tmp) {
+		if !aside(filepath.Base(f.path), filepath.Base(path)) {
 			continue
 		}
 		if info, err := os.Stat(path); err == nil && !os.SameFile(mine, info) && info.ModTime().After(mine.ModTime()) {
