@@ -69,30 +69,51 @@ func TargetPort(port corev1.ServicePort, p *corev1.Pod) (int32, bool) {
 	return named(p.Spec.InitContainers, Sidecar)
 }
 
-// seen is when the pods of a service last changed, as far as was seen.
-type seen map[string]time.Time
+// calm is the least time between two writes about the endpoints of a service:
+// when many pods change at once, proxies need not hear of each by itself.
+const calm = 100 * time.Millisecond
+
+// A Pulse is the memo of a controller of endpoints: when the pods of a service
+// last changed, as far as was seen, and when something was written.
+type Pulse struct {
+	pods  map[string]time.Time
+	wrote time.Time
+}
 
 // Since is since when the endpoints of svc are not what they should be, for
 // those who measure how long that takes: the first of the changes since the
-// last look. It is zero where none is known. The memo is that of the plan.
-func Since(memo any, svc *corev1.Service, pods []*corev1.Pod) (since time.Time, next any) {
-	had, known := memo.(seen)
-	has := seen{}
+// look that left memo. It is zero where none is known.
+func Since(memo any, svc *corev1.Service, pods []*corev1.Pod) (since time.Time, next Pulse) {
+	had, known := memo.(Pulse)
+	next = Pulse{map[string]time.Time{}, had.wrote}
 	for _, p := range pods {
 		c := PodCondition(p, corev1.PodReady)
 		if c == nil || c.LastTransitionTime.IsZero() {
 			continue
 		}
 		at := c.LastTransitionTime.Time
-		has[p.Name] = at
-		if at.After(had[p.Name]) && (since.IsZero() || at.Before(since)) {
+		next.pods[p.Name] = at
+		if at.After(had.pods[p.Name]) && (since.IsZero() || at.Before(since)) {
 			since = at
 		}
 	}
 	if !known {
 		since = svc.CreationTimestamp.Time
 	}
-	return since, has
+	return since, next
+}
+
+// Paced is the plan to do what follows from a look with that memo, or to do it
+// a little later.
+func (next Pulse) Paced(do []Action, memo any, now time.Time) Plan {
+	if len(do) == 0 {
+		return Plan{Memo: next}
+	}
+	if wait := calm - now.Sub(next.wrote); wait > 0 {
+		return Plan{After: wait, Memo: memo}
+	}
+	next.wrote = now
+	return Plan{Do: do, Memo: next}
 }
 
 // Stamp notes on obj, which is new or a copy, since when it was due.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,11 +53,12 @@ type input struct {
 	svc  *corev1.Service
 	have *corev1.Endpoints // nil where there are none
 	pods []*corev1.Pod
-	seen any // ctrl.Since's memo
+	memo any
+	now  time.Time
 }
 
 func gather(w ctrl.World, svc *corev1.Service) input {
-	in := input{svc: svc, have: ctrl.Get[*corev1.Endpoints](w, svc.Namespace, svc.Name), seen: w.Memo}
+	in := input{svc: svc, have: ctrl.Get[*corev1.Endpoints](w, svc.Namespace, svc.Name), memo: w.Memo, now: w.Now}
 	picks := ctrl.ServiceSelector(svc)
 	for _, p := range ctrl.In[*corev1.Pod](w, svc.Namespace) {
 		if picks.Matches(labels.Set(p.Labels)) {
@@ -70,8 +72,7 @@ func decide(in input) ctrl.Plan {
 	if in.svc.Spec.Type == corev1.ServiceTypeExternalName || in.svc.Spec.Selector == nil || in.svc.DeletionTimestamp != nil {
 		return ctrl.Plan{}
 	}
-	since, seen := ctrl.Since(in.seen, in.svc, in.pods)
-	plan := ctrl.Plan{Memo: seen}
+	since, next := ctrl.Since(in.memo, in.svc, in.pods)
 	want := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: in.svc.Namespace, Name: in.svc.Name}}
 	if in.have != nil {
 		want = in.have.DeepCopy()
@@ -83,7 +84,7 @@ func decide(in input) ctrl.Plan {
 		metav1.SetMetaDataAnnotation(&want.ObjectMeta, corev1.EndpointsOverCapacity, "truncated")
 	}
 	if in.have != nil && same(in.have, want) {
-		return plan
+		return ctrl.Plan{Memo: next}
 	}
 	ctrl.Stamp(want, since)
 	a := ctrl.Action{Verb: ctrl.Create, Obj: want}
@@ -94,8 +95,7 @@ func decide(in input) ctrl.Plan {
 	a.Else = func(err error) []ctrl.Action {
 		return []ctrl.Action{ctrl.Complain(want, reason, in.svc.Namespace, in.svc.Name, err)}
 	}
-	plan.Do = []ctrl.Action{a}
-	return plan
+	return next.Paced([]ctrl.Action{a}, in.memo, in.now)
 }
 
 func labelsFor(svc *corev1.Service) map[string]string {

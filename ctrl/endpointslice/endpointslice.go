@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -52,11 +53,12 @@ type input struct {
 	pods  []*corev1.Pod
 	have  []*discoveryv1.EndpointSlice
 	nodes map[string]*corev1.Node // of the pods; all where hints need them
-	seen  any                     // ctrl.Since's memo
+	memo  any
+	now   time.Time
 }
 
 func gather(w ctrl.World, svc *corev1.Service) input {
-	in := input{svc: svc, nodes: map[string]*corev1.Node{}, seen: w.Memo}
+	in := input{svc: svc, nodes: map[string]*corev1.Node{}, memo: w.Memo, now: w.Now}
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.Selector == nil {
 		return input{}
 	}
@@ -87,12 +89,12 @@ func decide(in input) ctrl.Plan {
 	if in.svc == nil {
 		return ctrl.Plan{}
 	}
-	since, seen := ctrl.Since(in.seen, in.svc, in.pods)
+	since, next := ctrl.Since(in.memo, in.svc, in.pods)
 	failed := func(err error) []ctrl.Action {
 		const text = "FailedToUpdateEndpointSlices: Error updating Endpoint Slices for Service %s/%s: %v"
 		return []ctrl.Action{ctrl.Complain(in.svc, text, in.svc.Namespace, in.svc.Name, err)}
 	}
-	plan := ctrl.Plan{Memo: seen}
+	var do []ctrl.Action
 	var stale []*discoveryv1.EndpointSlice // of a family that the service has no more, or of a namesake before it
 	for _, s := range in.have {
 		if !slices.Contains(families(in.svc), s.AddressType) || !ownedBy(s, in.svc.UID) {
@@ -105,10 +107,10 @@ func decide(in input) ctrl.Plan {
 		for _, s := range slices.Concat(c.create, c.update) {
 			ctrl.Stamp(s, since)
 		}
-		plan.Do = append(append(plan.Do, c.actions(in.svc.DeletionTimestamp != nil, failed)...), events...)
+		do = append(append(do, c.actions(in.svc.DeletionTimestamp != nil, failed)...), events...)
 	}
-	plan.Do = append(plan.Do, (&changes{remove: stale}).actions(false, failed)...)
-	return plan
+	do = append(do, (&changes{remove: stale}).actions(false, failed)...)
+	return next.Paced(do, in.memo, in.now)
 }
 
 // arrange puts the endpoints of one family into slices. A service without

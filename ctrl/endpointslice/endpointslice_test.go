@@ -64,7 +64,7 @@ func TestManyPods(t *testing.T) {
 	for _, s := range steps {
 		s.do()
 		did := map[ctrl.Verb]int{}
-		for _, a := range endpointslice.Controller.Decide(ctrl.World{Seen: w}, svc).Do {
+		for _, a := range endpointslice.Controller.Decide(ctrl.World{Seen: w, Now: time.Now()}, svc).Do {
 			did[a.Verb]++
 			if _, err := w.Perform(a, time.Time{}); err != nil {
 				t.Fatal(err)
