@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -114,7 +115,6 @@ func (a *Allocator) reserve(ctx context.Context, obj, old apis.Object) (rest.Com
 
 // settle decides what the service needs, given what it had.
 func (c *claim) settle(ctx context.Context, was *corev1.Service) error {
-	normalize(c.svc, was)
 	if c.wrong = !coherent(c.svc); c.wrong {
 		return nil
 	}
@@ -143,6 +143,7 @@ func (c *claim) settleAddresses(ctx context.Context, was *corev1.Service) error 
 	}
 	if needsAddress(c.svc) && !headless(c.svc) {
 		spec := &c.svc.Spec
+		spec.ClusterIPs = slices.Clone(spec.ClusterIPs) // they may be shared with what was
 		for i, family := range spec.IPFamilies {
 			if i == len(spec.ClusterIPs) {
 				spec.ClusterIPs = append(spec.ClusterIPs, "")

@@ -77,6 +77,13 @@ func (s *server) create(ctx context.Context, name, spec string, dryRun bool) (*c
 	if err := yaml.UnmarshalStrict([]byte("{"+spec+"}"), &svc.Spec); err != nil {
 		return nil, err
 	}
+	// What every service must say.
+	if len(svc.Spec.Ports) == 0 && svc.Spec.Type != corev1.ServiceTypeExternalName {
+		svc.Spec.Ports = []corev1.ServicePort{{Port: 1}}
+	}
+	for i := range svc.Spec.Ports {
+		svc.Spec.Ports[i].Name = fmt.Sprint("port-", i)
+	}
 	w, err := s.services.Main().Create(ctx, &rest.Call{Namespace: "default", DryRun: dryRun}, svc)
 	if err != nil {
 		return nil, err
@@ -186,8 +193,10 @@ func told(svc *corev1.Service) string {
 		}
 		return fmt.Sprint("any", seen[port])
 	}
-	for _, p := range svc.Spec.Ports {
-		b.WriteString(" " + name(p.NodePort))
+	if slices.ContainsFunc(svc.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 }) {
+		for _, p := range svc.Spec.Ports {
+			b.WriteString(" " + name(p.NodePort))
+		}
 	}
 	if p := svc.Spec.HealthCheckNodePort; p != 0 {
 		b.WriteString(" check " + name(p))
@@ -199,7 +208,7 @@ func told(svc *corev1.Service) string {
 func TestCreate(t *testing.T) {
 	const taken = "clusterIP: 10.0.0.5, ports: [{port: 80}]"
 	tests := []struct{ name, spec, want string }{
-		{"any address", "ports: [{port: 80}]", "v4 SingleStack [IPv4] -"},
+		{"any address", "ports: [{port: 80}]", "v4 SingleStack [IPv4]"},
 		{"a chosen address", "clusterIP: 10.0.0.9", "10.0.0.9 SingleStack [IPv4]"},
 		{"a taken address", "clusterIP: 10.0.0.5", `spec.clusterIPs: Invalid value: ["10.0.0.5"]: failed to allocate IP 10.0.0.5: provided IP is already allocated`},
 		{"an address of another range", "clusterIP: 10.1.5.5", `spec.clusterIPs: Invalid value: ["10.1.5.5"]: failed to allocate IP 10.1.5.5: the provided network does not match the current range`},
@@ -216,7 +225,7 @@ func TestCreate(t *testing.T) {
 		{"a port outside", "type: NodePort, ports: [{port: 80, nodePort: 1000}]", "spec.ports[0].nodePort: Invalid value: 1000: provided port is not in the valid range. The range of valid ports is 30000-32767"},
 		{"a port for health", "type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]", "v4 SingleStack [IPv4] any1 check any2"},
 		{"a taken port for health", "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30005, ports: [{port: 80}]", "Internal error occurred: failed to allocate requested HealthCheck NodePort 30005: provided port is already allocated"},
-		{"no ports", "type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]", "v4 SingleStack [IPv4] -"},
+		{"no ports", "type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]", "v4 SingleStack [IPv4]"},
 		{"no ports but a chosen one", "type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80, nodePort: 30011}, {port: 80, protocol: UDP}]", "v4 SingleStack [IPv4] 30011 -"},
 		{"both families", "ipFamilyPolicy: RequireDualStack", `spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services`},
 		{"both if they are there", "ipFamilyPolicy: PreferDualStack", "v4 PreferDualStack [IPv4]"},
@@ -334,12 +343,12 @@ func TestUpdate(t *testing.T) {
 		name, want string
 		change     func(*corev1.ServiceSpec)
 	}{
-		{"nothing", "v4 SingleStack [IPv4] -", func(*corev1.ServiceSpec) {}},
-		{"what was given is left out", "v4 SingleStack [IPv4] -", func(s *corev1.ServiceSpec) { s.ClusterIP, s.ClusterIPs = "", nil }},
+		{"nothing", "v4 SingleStack [IPv4]", func(*corev1.ServiceSpec) {}},
+		{"what was given is left out", "v4 SingleStack [IPv4]", func(s *corev1.ServiceSpec) { s.ClusterIP, s.ClusterIPs = "", nil }},
 		{"to node ports", "v4 SingleStack [IPv4] any1", func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeNodePort }},
 		{"a node port is left out", "v4 SingleStack [IPv4] any1", func(s *corev1.ServiceSpec) { s.Ports[0].NodePort = 0 }},
 		{"one port more", "v4 SingleStack [IPv4] any1 any2", func(s *corev1.ServiceSpec) {
-			s.Ports = append(s.Ports, corev1.ServicePort{Name: "b", Port: 81})
+			s.Ports = append(s.Ports, corev1.ServicePort{Name: "b", Port: 81, Protocol: corev1.ProtocolTCP})
 		}},
 		{"one port less", "v4 SingleStack [IPv4] any1", func(s *corev1.ServiceSpec) { s.Ports = s.Ports[1:] }},
 		{"another port", "v4 SingleStack [IPv4] 30020", func(s *corev1.ServiceSpec) { s.Ports[0].NodePort = 30020 }},
@@ -363,11 +372,11 @@ func TestUpdate(t *testing.T) {
 			s.IPFamilyPolicy = new(corev1.IPFamilyPolicyPreferDualStack)
 			s.ClusterIPs = append(s.ClusterIPs, "fd00:10::7")
 		}},
-		{"to no address", " -", func(s *corev1.ServiceSpec) {
+		{"to no address", "", func(s *corev1.ServiceSpec) {
 			// What a client may leave as it was the kind's hooks take away.
 			*s = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "foo.com", Ports: []corev1.ServicePort{{Name: "b", Port: 81}}}
 		}},
-		{"to a chosen address", "10.0.0.77 SingleStack [IPv4] -", func(s *corev1.ServiceSpec) {
+		{"to a chosen address", "10.0.0.77 SingleStack [IPv4]", func(s *corev1.ServiceSpec) {
 			s.Type, s.ClusterIP = corev1.ServiceTypeClusterIP, "10.0.0.77"
 		}},
 	}
@@ -405,7 +414,7 @@ func TestUpdate(t *testing.T) {
 
 func TestTwoFamilies(t *testing.T) {
 	tests := []struct{ name, spec, want string }{
-		{"one", "{}", "v6 SingleStack [IPv6]"},
+		{"one", "", "v6 SingleStack [IPv6]"},
 		{"the other", "ipFamilies: [IPv4]", "v4 SingleStack [IPv4]"},
 		{"both", "ipFamilyPolicy: PreferDualStack", "v6 v4 PreferDualStack [IPv6 IPv4]"},
 		{"both, and the first", "ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4]", "v4 v6 RequireDualStack [IPv4 IPv6]"},
@@ -417,9 +426,8 @@ func TestTwoFamilies(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := serve(t, memory.New(), "fd00:10::/112", "10.0.0.0/16")
-			got := ""
-			svc, err := s.create(t.Context(), "x", strings.Trim(test.spec, "{}"), false)
-			if strings.HasPrefix(test.spec, "{") || err == nil {
+			var got string
+			if svc, err := s.create(t.Context(), "x", test.spec, false); err == nil {
 				got = told(svc)
 			} else {
 				got = err.Error()

@@ -25,39 +25,6 @@ func addressesOf(svc *corev1.Service) (ips []netip.Addr) {
 	return ips
 }
 
-// normalize makes a service that a client has written say what the client
-// means: clusterIP and clusterIPs the same thing, and of what was given to
-// the service before all that the client has left out.
-func normalize(svc, was *corev1.Service) {
-	spec := &svc.Spec
-	if was == nil {
-		if spec.ClusterIP != "" && len(spec.ClusterIPs) == 0 {
-			spec.ClusterIPs = []string{spec.ClusterIP}
-		}
-		return
-	}
-	if needsAddress(svc) && needsAddress(was) {
-		if spec.ClusterIP == "" {
-			spec.ClusterIP = was.Spec.ClusterIP
-		}
-		if len(spec.ClusterIPs) == 0 {
-			spec.ClusterIPs = slices.Clone(was.Spec.ClusterIPs)
-		}
-	}
-	keepPorts(svc, was)
-	// A client that knows only one of the two fields has changed only that.
-	same := slices.Equal(spec.ClusterIPs, was.Spec.ClusterIPs)
-	switch {
-	case spec.ClusterIP == was.Spec.ClusterIP && len(spec.ClusterIPs) == 0:
-		spec.ClusterIPs = slices.Clone(was.Spec.ClusterIPs)
-	case spec.ClusterIP == was.Spec.ClusterIP || !same:
-	case spec.ClusterIP == "":
-		spec.ClusterIPs = nil
-	default:
-		spec.ClusterIPs = []string{spec.ClusterIP}
-	}
-}
-
 // coherent reports whether what a service says of its addresses can be meant.
 // Where not, the kind's validation says why.
 func coherent(svc *corev1.Service) bool {

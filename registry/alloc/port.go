@@ -245,28 +245,6 @@ func portsOf(svc *corev1.Service) (all []int32) {
 	return all
 }
 
-// keepPorts gives a service the node ports that it had under the same names,
-// where the client does not say which it wants.
-func keepPorts(svc, was *corev1.Service) {
-	if wantsPorts(svc) && wantsPorts(was) {
-		used, had := map[int32]bool{}, map[string]int32{}
-		for _, p := range svc.Spec.Ports {
-			used[p.NodePort] = true
-		}
-		for _, p := range was.Spec.Ports {
-			had[p.Name] = p.NodePort
-		}
-		for i := range svc.Spec.Ports {
-			if p := &svc.Spec.Ports[i]; p.NodePort == 0 && !used[had[p.Name]] {
-				p.NodePort = had[p.Name]
-			}
-		}
-	}
-	if wantsCheck(svc) && wantsCheck(was) && svc.Spec.HealthCheckNodePort == 0 {
-		svc.Spec.HealthCheckNodePort = was.Spec.HealthCheckNodePort
-	}
-}
-
 // settlePorts finds a node port for each port that is to have one, takes
 // those that the client has chosen and frees what is not needed any more.
 func (c *claim) settlePorts(ctx context.Context, was *corev1.Service) error {

@@ -42,8 +42,9 @@ type Service struct {
 }
 
 // A Reserver finds what an object needs besides its key, as a service needs
-// its address, and sets it in obj. On create old is nil, on delete obj is.
-// What is wrong with obj it leaves to the kind's validation to say.
+// its address, and sets it in obj, which has been prepared. On create old is
+// nil, on delete obj is. What is wrong with obj it leaves to the kind's
+// validation to say, which comes after it.
 type Reserver func(ctx context.Context, obj, old apis.Object) (Commit, error)
 
 // A Commit stores an object with what it needs. It calls write, once or

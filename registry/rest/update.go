@@ -199,11 +199,13 @@ func (f *Form) replace(ctx context.Context, c *Call, cur current, make change) (
 	if err := f.service.Admit.Mutate(ctx, f.request(ctx, admit.Update, c, obj, old)); err != nil {
 		return Written{}, err
 	}
+	prepare, validate := f.hooks(c.Sub)
+	prepare(obj, old)
 	commit, err := f.reserve(ctx, c, obj, old)
 	if err != nil {
 		return Written{}, err
 	}
-	if err := f.valid(ctx, c, obj, old); err != nil {
+	if err := f.valid(ctx, c, obj, old, validate); err != nil {
 		return Written{}, err
 	}
 	return f.put(ctx, c, commit, obj, old, cur)
@@ -259,10 +261,10 @@ func (f *Form) part(obj, old apis.Object, c *Call) (apis.Object, error) {
 	return obj, keep(obj, old, s.Keeps)
 }
 
-// valid prepares a changed object and checks it.
-func (f *Form) valid(ctx context.Context, c *Call, obj, old apis.Object) error {
-	prepare, validate := f.Prepare, f.Validate
-	if s := f.Sub(c.Sub); s != nil {
+// hooks are those of the kind, or of a subresource that has its own.
+func (k *Kind) hooks(sub string) (prepare func(obj, old apis.Object), validate func(obj, old apis.Object) field.ErrorList) {
+	prepare, validate = k.Prepare, k.Validate
+	if s := k.Sub(sub); s != nil {
 		if s.Prepare != nil {
 			prepare = s.Prepare
 		}
@@ -270,7 +272,11 @@ func (f *Form) valid(ctx context.Context, c *Call, obj, old apis.Object) error {
 			validate = s.Validate
 		}
 	}
-	prepare(obj, old)
+	return prepare, validate
+}
+
+// valid checks a changed object.
+func (f *Form) valid(ctx context.Context, c *Call, obj, old apis.Object, validate func(obj, old apis.Object) field.ErrorList) error {
 	if f.Spec != nil && !apiequality.Semantic.DeepEqual(f.Spec(obj), f.Spec(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
