@@ -1,0 +1,70 @@
+# Every target is what it says; `make help` lists them.
+
+GO         ?= go
+LINT       := 2.15.0
+CONTAINERD := 2.4.2
+KUBERNETES := v1.36.3
+
+GOBIN   := $(or $(shell $(GO) env GOBIN),$(shell $(GO) env GOPATH)/bin)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+KUBEVER := k8s.io/component-base/version
+LDFLAGS := -s -w -X main.commit=$(VERSION) -X $(KUBEVER).gitVersion=$(KUBERNETES) -X $(KUBEVER).gitMajor=1 -X $(KUBEVER).gitMinor=36 -X $(KUBEVER).gitTreeState=clean
+
+.PHONY: all build up down tools test lint generate integration e2e conformance bench fuzz clean help
+
+all: build
+
+build: ## knarr and stock kubectl, in bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/knarr ./cmd/kubectl
+
+up: tools build ## a whole cluster on this machine, after installing what it needs
+	bin/knarr up
+
+down: ## stop the cluster that `make up` started, and leave nothing of it
+	bin/knarr down
+
+tools: ## what a node needs beside knarr: runc, CNI plugins and a containerd 2.1 or later
+	@missing=""; \
+	command -v runc >/dev/null || missing="$$missing runc"; \
+	[ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || missing="$$missing containernetworking-plugins"; \
+	[ -x /bin/busybox ] || missing="$$missing busybox-static"; \
+	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null || { echo "install$$missing, then run make again" >&2; exit 1; }; \
+		echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	fi
+	@have=$$(containerd --version 2>/dev/null | sed -n 's/.* v\{0,1\}\([0-9]*\.[0-9]*\)\..*/\1/p'); \
+	if [ -x bin/containerd ] || printf '2.1\n%s\n' "$${have:-0}" | sort -V -C; then exit 0; fi; \
+	echo "building containerd $(CONTAINERD) (this machine has $${have:-none})"; \
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/bin $(GO) install -trimpath -ldflags '-s -w' -tags 'no_btrfs no_devmapper no_zfs' \
+		github.com/containerd/containerd/v2/cmd/containerd@v$(CONTAINERD) github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@v$(CONTAINERD)
+
+test: ## unit tests with the race detector, and the rules of the tree
+	$(GO) test -race ./...
+
+lint: ## formatting and linters
+	@[ "$$($(GOBIN)/golangci-lint version --short 2>/dev/null)" = $(LINT) ] || $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT)
+	$(GOBIN)/golangci-lint run ./...
+	$(GOBIN)/golangci-lint fmt --diff ./...
+
+generate: ## the eBPF objects and their Go twins; fails where they are not as committed
+	$(GO) generate ./proxy/datapath
+	git diff --exit-code -- proxy/datapath
+
+integration: tools ## tests that need root, a kernel, containerd or etcd
+	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -count=1 -p 1 ./...
+
+e2e: tools build ## a cluster of this build, tried as a user would
+	$(GO) test -tags e2e -count=1 -v -timeout 20m ./cmd/knarr/...
+
+bench: build ## speed and size, as ratios to a limit measured in the same run
+	$(GO) run ./cmd/bench
+
+fuzz: ## every fuzz target for a minute
+	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {f[n++]=$$0} /^ok/ {for (i=0;i<n;i++) print $$2, f[i]; n=0}' | \
+	while read -r pkg target; do echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime 60s "$$pkg" || exit 1; done
+
+clean: ## everything that build made
+	rm -rf bin
+
+help: ## this list
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 16
