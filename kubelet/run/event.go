@@ -108,7 +108,11 @@ func (w *worker) report(step pod.Step, f *kubelet.Failure) {
 	case pod.CreateSandbox:
 		w.l.Tell(p, "", corev1.EventTypeWarning, f.Reason, f.Message)
 	case pod.Prepare:
-		w.l.Tell(p, "", corev1.EventTypeWarning, "FailedMount", f.Message)
+		reason := f.Reason
+		if reason == string(step.Op) {
+			reason = "FailedCreatePodContainer"
+		}
+		w.l.Tell(p, "", corev1.EventTypeWarning, reason, f.Message)
 	case pod.Stop, pod.StopSandbox:
 		w.l.Tell(p, "", corev1.EventTypeWarning, "FailedKillPod", "error killing pod: "+f.Message)
 	default:

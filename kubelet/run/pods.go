@@ -4,11 +4,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/knarr-dev/knarr/kubelet/pod"
+	"github.com/knarr-dev/knarr/kubelet/probe"
 )
 
 // Pods is what the kubelet knows of its pods, for the rest of the process to
@@ -97,9 +99,37 @@ func (p *Pods) byUID(uid types.UID) (known, bool) {
 }
 
 // Refresh has a pod prepared again, because something that it refers to has
-// changed.
+// changed. What failed for want of it is tried again at once.
 func (p *Pods) Refresh(uid types.UID) {
-	p.change(uid, func(s *pod.State) { s.Stale = true })
+	p.change(uid, func(s *pod.State) {
+		s.Stale = true
+		for who, t := range s.Trouble {
+			if who == "" || t.Reason == configReason {
+				t.Until = time.Time{}
+				s.Trouble[who] = t
+			}
+		}
+	})
+}
+
+// Probed notes what a probe of a container has come to.
+func (p *Pods) Probed(uid types.UID, id string, kind probe.Kind, good bool) {
+	result := pod.Bad
+	if good {
+		result = pod.Good
+	}
+	p.change(uid, func(s *pod.State) {
+		r := s.Probes[id]
+		switch kind {
+		case probe.Startup:
+			r.Startup = result
+		case probe.Liveness:
+			r.Liveness = result
+		case probe.Readiness:
+			r.Readiness = result
+		}
+		s.Probes[id] = r
+	})
 }
 
 // Evict ends a pod for a reason that is not its own, with a grace period where

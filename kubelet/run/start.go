@@ -90,12 +90,15 @@ func (w *worker) create(ctx context.Context, c *kubelet.Container, sandbox strin
 	return nil
 }
 
+// configReason is why a container waits whose configuration cannot be made.
+const configReason = "CreateContainerConfigError"
+
 // configError gives an error the reason that it has where it has none.
 func configError(err error) error {
 	if _, ok := errors.AsType[*kubelet.Failure](err); ok {
 		return err
 	}
-	return &kubelet.Failure{Reason: "CreateContainerConfigError", Message: err.Error(), Err: err}
+	return &kubelet.Failure{Reason: configReason, Message: err.Error(), Err: err}
 }
 
 // attemptByLogs is how often a container has been started already by the log
