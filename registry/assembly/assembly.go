@@ -10,12 +10,16 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/version"
 
@@ -23,54 +27,160 @@ import (
 	"github.com/knarr-dev/knarr/apis/all"
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
+	"github.com/knarr-dev/knarr/registry/alloc"
+	"github.com/knarr-dev/knarr/registry/authn"
+	"github.com/knarr-dev/knarr/registry/bootstrap"
 	"github.com/knarr-dev/knarr/registry/cache"
 	"github.com/knarr-dev/knarr/registry/discovery"
 	"github.com/knarr-dev/knarr/registry/openapi"
 	"github.com/knarr-dev/knarr/registry/patch"
+	"github.com/knarr-dev/knarr/registry/peers"
 	"github.com/knarr-dev/knarr/registry/rest"
 	"github.com/knarr-dev/knarr/registry/server"
+	"github.com/knarr-dev/knarr/registry/sub"
+	"github.com/knarr-dev/knarr/registry/world"
 )
-
-// Config says what an API server works with.
-type Config struct {
-	Store   registry.Store
-	Address string // host and port where clients reach the server
-}
 
 // A Server is an API server. Its Handler answers once Ready is closed.
 type Server struct {
 	Handler *server.Server
 	Rest    *rest.Service
 	Ready   chan struct{}
+
+	access  *access
+	boot    *bootstrap.Bootstrap
+	alloc   *alloc.Allocator // nil where services get no addresses
+	peers   *peers.Peers     // likewise
+	audited bool
 }
 
 // New puts a server together. Run makes it go.
 func New(cfg Config) (*Server, error) {
-	c := cache.New(cfg.Store)
 	svc := &rest.Service{
-		Store: cfg.Store, Cache: c, Owners: patch.NewOwners(all.Scheme()),
+		Store: cfg.Store, Cache: cache.New(cfg.Store), Owners: patch.NewOwners(all.Scheme()),
 		Now:      time.Now,
 		NewUID:   func() types.UID { return types.UID(uuid.NewString()) },
 		NameTail: nameTail,
 	}
-	svc.Admit = &admit.Chain{World: svc}
 	for _, g := range all.Groups {
 		for i := range g.Resources {
 			svc.Add(&g.Resources[i])
 		}
 	}
 	s := &Server{Rest: svc, Ready: make(chan struct{})}
+	w := world.New(svc)
+	var err error
+	if s.access, err = newAccess(&cfg, w, svc); err != nil {
+		return nil, err
+	}
+	plugins, err := admit.Stock(s.admission(), cfg.AdmissionOn, cfg.AdmissionOff)
+	if err != nil {
+		return nil, err
+	}
+	svc.Admit = &admit.Chain{World: w, Plugins: plugins}
+	if err := s.keepers(&cfg); err != nil {
+		return nil, err
+	}
 	s.Handler = server.New(server.Config{
-		Rest:         svc,
-		Authenticate: func(*http.Request) (registry.User, bool, error) { return registry.Self(), true, nil },
-		Authorize:    func(context.Context, *registry.Request) error { return nil },
+		Rest: svc, Actions: append(s.actions(&cfg), cfg.Actions...), MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites,
+		Authenticate: s.access.who.Request, Authorize: s.authorize,
 	})
-	s.Handler.Paths = s.paths(cfg)
-	return s, nil
+	s.Handler.Paths, err = s.paths(&cfg)
+	return s, err
+}
+
+// admission is what the admission plugins work with.
+func (s *Server) admission() admit.Config {
+	return admit.Config{
+		Now: s.Rest.Now, Tail: s.Rest.NameTail, Pause: pause, Roles: s.access.rbac, Quota: ledger{s.Rest},
+		May: func(ctx context.Context, r *registry.Request) bool {
+			ok, _ := s.access.may.Allows(ctx, r)
+			return ok
+		},
+	}
+}
+
+// pause waits, unless ctx ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A ledger is where admission charges what is used of quotas.
+type ledger struct{ svc *rest.Service }
+
+// Charge is part of admit.Ledger.
+func (l ledger) Charge(ctx context.Context, q *corev1.ResourceQuota) (bool, error) {
+	k := l.svc.Kind(corev1.Resource("resourcequotas"))
+	rev, err := strconv.ParseInt(q.ResourceVersion, 10, 64)
+	if err != nil {
+		return false, err
+	}
+	stored := q.DeepCopy()
+	stored.ResourceVersion = ""
+	value, err := k.Main().Wire.Encode(stored)
+	if err != nil {
+		return false, err
+	}
+	_, err = l.svc.Store.Commit(ctx, registry.Op{Key: registry.Path(k.Definition, q.Namespace, q.Name), Old: rev, Value: value})
+	var conflict *registry.Conflict
+	if errors.As(err, &conflict) {
+		// Who tries again is to see what has changed.
+		return false, l.svc.Cache.Fresh(ctx)
+	}
+	return err == nil, err
+}
+
+// keepers sets up what looks after the server's own objects.
+func (s *Server) keepers(cfg *Config) error {
+	if cfg.Host == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find the name of this machine: %w", err)
+		}
+		cfg.Host = host
+	}
+	s.boot = bootstrap.New(bootstrap.Config{
+		Service: s.Rest, Host: cfg.Host, Address: cfg.Address, Hold: uuid.NewString(), MaxOps: cfg.MaxOps,
+		Authentication: s.access.published(cfg),
+	})
+	if len(cfg.Services.Ranges) == 0 {
+		return nil
+	}
+	s.alloc = alloc.New(s.Rest, alloc.Config{Ranges: cfg.Services.Ranges, Ports: cfg.Services.Ports})
+	s.peers = peers.New(s.Rest, peers.Config{
+		Service: s.alloc.First(), NodePort: cfg.Services.Node,
+		Address: cfg.Services.Advertise.Addr(), Port: int32(cfg.Services.Advertise.Port()),
+	})
+	return nil
+}
+
+// actions are what the server does rather than stores.
+func (s *Server) actions(cfg *Config) []sub.Action {
+	a := s.access
+	tokens := &sub.Tokens{
+		Service: s.Rest, Signer: a.signer, Audiences: a.audiences, Most: cfg.Accounts.MaxLife, NewID: uuid.NewString,
+		Extended: !cfg.Accounts.NoExtension,
+	}
+	return append(sub.Reviews(a.who, a.may, a.audiences, s.Rest.Now), tokens.Action())
 }
 
 // paths are the handlers of all that is no resource.
-func (s *Server) paths(cfg Config) map[string]http.Handler {
+func (s *Server) paths(cfg *Config) (map[string]http.Handler, error) {
+	issuer, uri := cfg.Accounts.Issuers[0], cfg.Accounts.KeysURI
+	if uri == "" {
+		uri = "https://" + cfg.Address + authn.KeysPath
+	}
+	tokens, err := authn.Discovery(issuer, uri, s.access.keys)
+	if err != nil {
+		return nil, err
+	}
 	var kinds []*apis.Definition
 	for _, k := range s.Rest.Kinds() {
 		kinds = append(kinds, k.Definition)
@@ -84,11 +194,11 @@ func (s *Server) paths(cfg Config) map[string]http.Handler {
 		"": s.Handler.Index(), "/version": server.Version(release), "/metrics": server.MetricsHandler(reg),
 	}
 	for _, more := range []map[string]http.Handler{
-		s.Handler.Discovery(versions, cfg.Address), s.Handler.OpenAPI(docs), server.Health(s.checks()),
+		s.Handler.Discovery(versions, cfg.Address), s.Handler.OpenAPI(docs), server.Health(s.checks()), tokens, cfg.Paths,
 	} {
 		maps.Copy(paths, more)
 	}
-	return paths
+	return paths, nil
 }
 
 // release is the version of Kubernetes that this is.
@@ -127,15 +237,52 @@ func (s *Server) checks() []server.Check {
 
 // Run runs the server's parts until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	ended := make(chan error, 1)
-	go func() { ended <- s.Rest.Cache.Run(ctx) }()
-	select {
-	case <-s.Rest.Cache.Loaded():
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return s.Rest.Cache.Run(ctx) })
+	parts.Go(func() error {
+		select {
+		case <-s.Rest.Cache.Loaded():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := s.start(ctx); err != nil {
+			return fmt.Errorf("start the API server: %w", err)
+		}
 		close(s.Ready)
-	case err := <-ended:
-		return fmt.Errorf("load the cache: %w", err)
+		return nil
+	})
+	parts.Go(s.after(ctx, s.boot.Run))
+	if s.alloc != nil {
+		parts.Go(s.after(ctx, s.alloc.Run))
+		parts.Go(s.after(ctx, s.peers.Run))
 	}
-	return <-ended
+	return parts.Wait()
+}
+
+// start makes what must be there before anybody is served.
+func (s *Server) start(ctx context.Context) error {
+	if err := s.boot.Ensure(ctx); err != nil {
+		return err
+	}
+	if s.alloc == nil {
+		return nil
+	}
+	if err := s.alloc.Start(ctx); err != nil {
+		return err
+	}
+	return s.peers.Start(ctx)
+}
+
+// after runs a part once the server is ready.
+func (s *Server) after(ctx context.Context, run func(context.Context) error) func() error {
+	return func() error {
+		select {
+		case <-s.Ready:
+			return run(ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // nameTail is five letters and digits that make a generated name, none of
