@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -20,6 +21,7 @@ type Definition struct {
 	Scope      Scope
 	Verbs      []string
 	StoredAt   string
+	Deprecated string
 
 	New      func() Object
 	Default  func(obj Object)
@@ -68,8 +70,9 @@ func Define[T Object](r Resource[T]) Definition {
 		GroupVersionKind: schema.GroupVersionKind{Kind: typ.Name()},
 
 		Plural: r.Plural, Short: r.Short, Categories: r.Categories, Scope: r.Scope, Verbs: r.Verbs, StoredAt: r.StoredAt,
-		New:  func() Object { return reflect.New(typ).Interface().(Object) },
-		Acts: r.Acts, Indexed: r.Indexed, Views: r.Views, Name: r.Name,
+		Deprecated: r.Deprecated,
+		New:        func() Object { return reflect.New(typ).Interface().(Object) },
+		Acts:       r.Acts, Indexed: r.Indexed, Views: r.Views, Name: r.Name,
 		Default:  func(Object) {},
 		Prepare:  both(r.Prepare),
 		Validate: checks(r.Validate),
@@ -130,6 +133,9 @@ func sub[T Object](s Sub[T]) Sub[Object] {
 	}
 	if s.Validate != nil {
 		e.Validate = checks(s.Validate)
+	}
+	if s.Stamp != nil {
+		e.Stamp = func(obj, old Object, now metav1.Time) { s.Stamp(obj.(T), as[T](old), now) }
 	}
 	if s.Warn != nil {
 		e.Warn = func(obj, old Object) []string { return s.Warn(obj.(T), as[T](old)) }

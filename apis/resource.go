@@ -40,6 +40,7 @@ type Resource[T Object] struct {
 	Scope      Scope
 	Verbs      []string // where they are not all of AllVerbs
 	StoredAt   string   // the path under /registry/ where it is not Plural
+	Deprecated string   // what clients are warned of with every answer
 
 	Default  func(obj T)
 	Prepare  func(obj, old T)
@@ -103,6 +104,9 @@ type Sub[T Object] struct {
 	Prepare  func(obj, old T)
 	Validate func(obj, old T) field.ErrorList
 	Warn     func(obj, old T) []string
+
+	// Stamp writes down the time of what changed, where the kind keeps it.
+	Stamp func(obj, old T, now metav1.Time)
 }
 
 // An Act is a subresource that does something: its name, the kind it takes
@@ -129,6 +133,10 @@ type View struct {
 	New  func() Object
 	Fill func(view, stored Object) // view from stored
 	Read func(stored, view Object) // stored from view
+
+	// Validate stands in for the kind's where the view has rules of its own.
+	// It sees what is to be stored.
+	Validate func(obj, old Object) field.ErrorList
 
 	// Fields gives the view's name of each of the kind's field selectors.
 	Fields map[string]string

@@ -13,6 +13,8 @@ var componentStatuses = apis.Define(apis.Resource[*corev1.ComponentStatus]{
 	Short:  []string{"cs"},
 	Scope:  apis.Cluster,
 	Verbs:  []string{"get", "list"},
+
+	Deprecated: "v1 ComponentStatus is deprecated in v1.19+",
 	Columns: []apis.Column[*corev1.ComponentStatus]{
 		{Name: "Status", Cell: func(c *corev1.ComponentStatus, _ time.Time) any {
 			switch health := healthy(c); health.Status {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -14,6 +15,9 @@ import (
 var events = apis.Define(apis.Resource[*corev1.Event]{
 	Plural: "events",
 	Short:  []string{"ev"},
+
+	Validate: validateEvent,
+	Name:     pathSegment,
 	Fields: map[string]func(*corev1.Event) string{
 		"involvedObject.kind":            func(e *corev1.Event) string { return e.InvolvedObject.Kind },
 		"involvedObject.namespace":       func(e *corev1.Event) string { return e.InvolvedObject.Namespace },
@@ -66,6 +70,14 @@ var events = apis.Define(apis.Resource[*corev1.Event]{
 	Views:    []apis.View{eventsV1},
 	Lifetime: apis.Lifetime[*corev1.Event]{TTL: time.Hour, UpsertsOnUpdate: true},
 })
+
+// pathSegment is all that is asked of an event's name.
+func pathSegment(name string, prefix bool) []string {
+	if prefix {
+		return path.IsValidPathSegmentPrefix(name)
+	}
+	return path.IsValidPathSegmentName(name)
+}
 
 func firstSet(times ...metav1.Time) metav1.Time {
 	for _, t := range times {

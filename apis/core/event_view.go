@@ -16,6 +16,8 @@ var eventsV1 = apis.View{
 	Fill: func(view, stored apis.Object) { fillEvent(view.(*eventsv1.Event), stored.(*corev1.Event)) },
 	Read: func(stored, view apis.Object) { readEvent(stored.(*corev1.Event), view.(*eventsv1.Event)) },
 
+	Validate: validateEventV1,
+
 	Fields: map[string]string{
 		"involvedObject.kind":            "regarding.kind",
 		"involvedObject.namespace":       "regarding.namespace",

@@ -19,9 +19,15 @@ var nodes = apis.Define(apis.Resource[*corev1.Node]{
 	Scope:    apis.Cluster,
 	StoredAt: "minions",
 
-	Prepare: prepareNode,
-	Subs:    []apis.Sub[*corev1.Node]{meta.Status[*corev1.Node](nil)},
-	Acts:    []apis.Act{{Name: "proxy", Kind: kind("NodeProxyOptions"), Verbs: proxyVerbs}},
+	Default:  defaultNode,
+	Prepare:  prepareNode,
+	Validate: validateNode,
+	Warn:     warnNode,
+	Subs: []apis.Sub[*corev1.Node]{{
+		Name: "status", Keeps: []string{"spec"},
+		Prepare: prepareNodeStatus, Validate: validateNodeStatus, Warn: func(_, _ *corev1.Node) []string { return nil },
+	}},
+	Acts: []apis.Act{{Name: "proxy", Kind: kind("NodeProxyOptions"), Verbs: proxyVerbs}},
 
 	Fields: map[string]func(*corev1.Node) string{
 		"spec.unschedulable": func(n *corev1.Node) string { return strconv.FormatBool(n.Spec.Unschedulable) },
@@ -46,13 +52,6 @@ var nodes = apis.Define(apis.Resource[*corev1.Node]{
 		}},
 	},
 })
-
-// prepareNode keeps the status of an update; a kubelet creates its node with one.
-func prepareNode(n, old *corev1.Node) {
-	if old != nil {
-		n.Status = old.Status
-	}
-}
 
 func nodeStatus(n *corev1.Node) string {
 	status := "Unknown"

@@ -106,3 +106,23 @@ func Port(at check.At, p intstr.IntOrString) {
 func Annotations(at check.At, annotations map[string]string) {
 	at.Add(validation.ValidateAnnotations(annotations, at.Path())...)
 }
+
+// AnyFinalizer demands a finalizer as Finalizer does, and that it is a name.
+func AnyFinalizer(at check.At, name string) {
+	at.Add(validation.ValidateFinalizerName(name, at.Path())...)
+	at.Add(Finalizer(at.Path(), name)...)
+}
+
+// DualStackCIDRs demands of several ranges that they are of different families.
+func DualStackCIDRs(at check.At, cidrs []string) {
+	if len(cidrs) < 2 {
+		return
+	}
+	both, err := netutils.IsDualStackCIDRStrings(cidrs)
+	if err != nil {
+		at.Add(field.InternalError(at.Path(), fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%w", err)))
+	}
+	if !both || len(cidrs) > 2 {
+		at.Invalid(cidrs, "may specify no more than one CIDR for each IP family")
+	}
+}

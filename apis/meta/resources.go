@@ -99,11 +99,15 @@ func ContainerResource(at check.At, name corev1.ResourceName) {
 	}
 }
 
+// StandardQuota reports whether a resource that a quota limits is the system's own.
+func StandardQuota(name corev1.ResourceName) bool {
+	return slices.Contains(quotaResources, name) || HugePages(name) || requestedHugePages(name)
+}
+
 // QuotaResource demands a resource that a quota may limit.
 func QuotaResource(at check.At, name corev1.ResourceName) {
 	ResourceName(at, name)
-	known := slices.Contains(quotaResources, name) || HugePages(name) || requestedHugePages(name)
-	if !strings.Contains(string(name), "/") && !known {
+	if !strings.Contains(string(name), "/") && !StandardQuota(name) {
 		at.Invalid(name, "must be a standard resource for quota")
 	}
 }
