@@ -21,6 +21,9 @@ type Cluster struct {
 	nominee   map[types.UID]claim // who is nominated where
 
 	affine, averse map[*Node]bool // those with such pods
+	groups         groups
+	slots          int   // how many nodes have had one
+	free           []int // slots of those that are gone
 
 	order []*Node // as Nodes returns them; nil when it has to be made anew
 	zones zones
@@ -44,7 +47,7 @@ func NewCluster(o Objects) *Cluster {
 		Objects: o,
 		nodes:   map[string]*Node{}, pods: map[types.UID]spot{}, images: map[string]*Image{},
 		nominated: map[string][]*Pod{}, nominee: map[types.UID]claim{},
-		affine: map[*Node]bool{}, averse: map[*Node]bool{},
+		affine: map[*Node]bool{}, averse: map[*Node]bool{}, groups: groups{},
 		zones: zones{of: map[string][]*Node{}},
 	}
 }
@@ -110,6 +113,7 @@ func (c *Cluster) PutPod(p *Pod, node string) {
 	n.Add(p)
 	c.pods[p.UID] = spot{p, n}
 	c.index(n)
+	c.groups.count(p, n, 1)
 }
 
 // DropPod takes a pod off its node, if it is on one.
@@ -121,14 +125,22 @@ func (c *Cluster) DropPod(uid types.UID) {
 	delete(c.pods, uid)
 	s.node.Remove(s.pod)
 	c.index(s.node)
+	c.groups.count(s.pod, s.node, -1)
 	c.tidy(s.node)
 }
 
-// Where tells on which node a pod is, nil if on none.
+// Where tells on which node a pod is; both are nil if it is on none, the node
+// alone if it has not been seen or is gone.
 func (c *Cluster) Where(uid types.UID) (*Pod, *Node) {
 	s := c.pods[uid]
+	if s.node == nil || s.node.Node == nil {
+		return s.pod, nil
+	}
 	return s.pod, s.node
 }
+
+// Pods is how many pods are on nodes.
+func (c *Cluster) Pods() int { return len(c.pods) }
 
 // Nominate gives p a claim to room on a node, in the place of one it had;
 // none where node is empty.
@@ -154,16 +166,27 @@ func (c *Cluster) Nomination(uid types.UID) string { return c.nominee[uid].node 
 func (c *Cluster) at(name string) *Node {
 	n := c.nodes[name]
 	if n == nil {
-		n = &Node{name: name}
+		n = &Node{name: name, slot: c.slot()}
 		c.nodes[name] = n
 	}
 	return n
+}
+
+func (c *Cluster) slot() int {
+	if last := len(c.free) - 1; last >= 0 {
+		slot := c.free[last]
+		c.free = c.free[:last]
+		return slot
+	}
+	c.slots++
+	return c.slots - 1
 }
 
 // tidy forgets the place of a node of which nothing is left.
 func (c *Cluster) tidy(n *Node) {
 	if n.Node == nil && len(n.Pods) == 0 {
 		delete(c.nodes, n.name)
+		c.free = append(c.free, n.slot)
 	}
 }
 

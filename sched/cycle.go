@@ -123,6 +123,9 @@ func (t *Trial) try(n *Node, left []*Pod) (Verdict, int) {
 
 // ahead lists the pods with a claim to n that the pod has to respect.
 func (t *Trial) ahead(n *Node) (out []*Pod) {
+	if len(t.Cluster.nominee) == 0 {
+		return nil
+	}
 	for _, p := range t.Cluster.Nominated(n.Name) {
 		if p.Priority >= t.Pod.Priority && p.UID != t.Pod.UID {
 			out = append(out, p)
@@ -170,7 +173,7 @@ func (t *Trial) Pick(s Search) (c Choice) {
 	if t.No != "" {
 		return c
 	}
-	if claimed := t.Cluster.Node(t.Pod.Status.NominatedNodeName); claimed != nil && t.Try(claimed).Fits() {
+	if claimed := t.Cluster.Node(t.Cluster.Nomination(t.Pod.UID)); claimed != nil && t.Try(claimed).Fits() {
 		return Choice{Node: claimed, Fit: []*Node{claimed}}
 	}
 	nodes := t.Cluster.Nodes()

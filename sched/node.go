@@ -12,6 +12,7 @@ type Node struct {
 	*corev1.Node // nil as long as only pods on it have been seen
 
 	name string
+	slot int // small and its own, for counting by node
 
 	Pods   []*Pod
 	Affine []*Pod // those of Pods that have a say in where other pods go

@@ -167,6 +167,18 @@ func (pl Plugin[S]) Erase() Erased {
 	}
 }
 
+// Alone is what the plugin says of one node, asked outside of a cycle.
+func (pl *Erased) Alone(p *Pod, c *Cluster, n *Node) Verdict {
+	t := pl.begin(p, c)
+	switch {
+	case t.scope.No != "":
+		return Verdict{Why: []string{t.scope.No}, Final: true}
+	case t.filter == nil:
+		return Fits
+	}
+	return t.filter(n)
+}
+
 func (pl *Plugin[S]) begin(p *Pod, c *Cluster) (t turn) {
 	var s S
 	if pl.Prepare != nil {

@@ -58,6 +58,16 @@ func NewPod(p *corev1.Pod) *Pod {
 // affine tells whether the pod has a say in where other pods go.
 func (p *Pod) affine() bool { return len(p.Require)+len(p.Avoid)+len(p.Prefer) > 0 }
 
+// group is what p has in common with pods that nothing can tell from it by
+// their labels.
+func (p *Pod) group() string {
+	key := labels.Set(p.Labels).String()
+	if p.DeletionTimestamp != nil {
+		key += " leaving"
+	}
+	return key
+}
+
 // Done tells whether the pod has run to its end and holds nothing any more.
 func Done(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
@@ -103,8 +113,14 @@ type Term struct {
 }
 
 // Matches tells whether the term picks p, whose namespace has these labels.
-func (t *Term) Matches(p *corev1.Pod, namespace labels.Set) bool {
-	return t.covers(p.Namespace, namespace) && t.Selector.Matches(labels.Set(p.Labels))
+func (t *Term) Matches(p *corev1.Pod, space labels.Set) bool {
+	return t.Selects(p.Namespace, p.Labels, space)
+}
+
+// Selects tells whether the term picks pods with these labels, in a namespace
+// with those.
+func (t *Term) Selects(namespace string, set, space labels.Set) bool {
+	return t.covers(namespace, space) && t.Selector.Matches(set)
 }
 
 func (t *Term) covers(name string, set labels.Set) bool {

@@ -24,7 +24,7 @@ func prepare(p *sched.Pod, _ *sched.Cluster) (s struct{}, scope sched.Scope) {
 // As upstream: it says so of every pod that fits nowhere, and of one that was
 // turned down without a look at any node it says less, and has the last word.
 func evict(t *sched.Trial, _ func(int) int) sched.Eviction {
-	if t.No != "" {
+	if t.No != "" && len(t.Pod.Spec.ResourceClaims) == 0 {
 		return sched.Eviction{Why: "not found", Keep: true, Last: true}
 	}
 	return sched.Eviction{Why: "no new claims to deallocate", Keep: true}

@@ -50,7 +50,11 @@ func (ps *places) at(p place) (sum int) {
 	return sum
 }
 
+// add counts on n, and tells whether n is in such a place at all.
 func (ps *places) add(n *sched.Node, key string, by int) bool {
+	if n.Node == nil {
+		return false
+	}
 	value, ok := n.Labels[key]
 	if ok {
 		ps.count[place{key, value}] += by
@@ -88,28 +92,32 @@ func prepare(p *sched.Pod, c *sched.Cluster) (*state, sched.Scope) {
 	if len(s.require)+len(s.avoid) == 0 {
 		return s, sched.Scope{Aside: s.against == 0}
 	}
-	for _, n := range c.Nodes() {
-		for _, other := range n.Pods {
-			s.meet(other, n, 1)
-		}
+	for g := range c.Groups("") {
+		s.meet(g.Namespace, g.Labels, g.On, 1)
 	}
 	return s, sched.Scope{}
 }
 
 func fresh(over *places) *places { return &places{map[place]int{}, over} }
 
-// meet counts a pod on n for what the incoming pod asks of it.
-func (s *state) meet(other *sched.Pod, n *sched.Node, by int) {
-	if matchesAll(s.require, other.Pod) {
+// meet counts pods that are alike, on each of some nodes, for what the
+// incoming pod asks of them.
+func (s *state) meet(namespace string, set labels.Set, on map[*sched.Node]int, sign int) {
+	if selectsAll(s.require, namespace, set) {
 		for i := range s.require {
-			if s.wanted.add(n, s.require[i].TopologyKey, by) {
-				s.found += by
+			for n, pods := range on {
+				if s.wanted.add(n, s.require[i].TopologyKey, sign*pods) {
+					s.found += sign * pods
+				}
 			}
 		}
 	}
 	for i := range s.avoid {
-		if s.avoid[i].Matches(other.Pod, nil) {
-			s.hated.add(n, s.avoid[i].TopologyKey, by)
+		if !s.avoid[i].Selects(namespace, set, nil) {
+			continue
+		}
+		for n, pods := range on {
+			s.hated.add(n, s.avoid[i].TopologyKey, sign*pods)
 		}
 	}
 }
@@ -126,12 +134,13 @@ func (s *state) oppose(p, other *sched.Pod, n *sched.Node, by int) {
 func moved(s *state, p *sched.Pod, n *sched.Node, left, joined []*sched.Pod) *state {
 	then := *s
 	then.wanted, then.hated, then.opponents = fresh(s.wanted), fresh(s.hated), fresh(s.opponents)
+	here := map[*sched.Node]int{n: 1}
 	for _, other := range left {
-		then.meet(other, n, -1)
+		then.meet(other.Namespace, other.Labels, here, -1)
 		then.oppose(p, other, n, -1)
 	}
 	for _, other := range joined {
-		then.meet(other, n, 1)
+		then.meet(other.Namespace, other.Labels, here, 1)
 		then.oppose(p, other, n, 1)
 	}
 	return &then
@@ -188,9 +197,11 @@ func (s *state) welcome(n *sched.Node) bool {
 
 // matchesAll tells whether p matches each of the terms, and that there are
 // any.
-func matchesAll(terms []sched.Term, p *corev1.Pod) bool {
+func matchesAll(terms []sched.Term, p *corev1.Pod) bool { return selectsAll(terms, p.Namespace, p.Labels) }
+
+func selectsAll(terms []sched.Term, namespace string, set labels.Set) bool {
 	for i := range terms {
-		if !terms[i].Matches(p, nil) {
+		if !terms[i].Selects(namespace, set, nil) {
 			return false
 		}
 	}

@@ -32,13 +32,10 @@ func score(p *sched.Pod, c *sched.Cluster, nodes []*sched.Node, scores []int64) 
 			}
 		}
 	}
-	if prefer := byName(p.Prefer, c.Objects); len(prefer) > 0 {
-		for _, n := range c.Nodes() {
-			for _, other := range n.Pods {
-				for i := range prefer {
-					sums.add(&prefer[i], prefer[i].Weight, other.Pod, nil, n)
-				}
-			}
+	prefer := byName(p.Prefer, c.Objects)
+	if len(prefer) > 0 {
+		for g := range c.Groups("") {
+			sums.addGroup(prefer, g)
 		}
 	}
 	if len(sums) == 0 {
@@ -57,15 +54,37 @@ func score(p *sched.Pod, c *sched.Cluster, nodes []*sched.Node, scores []int64) 
 // opinions are sums of weights, by label and value.
 type opinions map[string]map[string]int64
 
+// add counts what a pod on n thinks of the incoming one.
 func (o opinions) add(t *sched.Term, weight int64, of *corev1.Pod, namespace labels.Set, n *sched.Node) {
-	value, ok := n.Labels[t.TopologyKey]
-	if !ok || !t.Matches(of, namespace) {
+	if t.Matches(of, namespace) {
+		o.weigh(t.TopologyKey, weight, n)
+	}
+}
+
+// addGroup counts what the incoming pod thinks of a group.
+func (o opinions) addGroup(prefer []sched.Term, g *sched.Group) {
+	for i := range prefer {
+		t := &prefer[i]
+		if !t.Selects(g.Namespace, g.Labels, nil) {
+			continue
+		}
+		for n, pods := range g.On {
+			if n.Node != nil {
+				o.weigh(t.TopologyKey, t.Weight*int64(pods), n)
+			}
+		}
+	}
+}
+
+func (o opinions) weigh(key string, weight int64, n *sched.Node) {
+	value, ok := n.Labels[key]
+	if !ok {
 		return
 	}
-	if o[t.TopologyKey] == nil {
-		o[t.TopologyKey] = map[string]int64{}
+	if o[key] == nil {
+		o[key] = map[string]int64{}
 	}
-	o[t.TopologyKey][value] += weight
+	o[key][value] += weight
 }
 
 // span maps the lowest score to 0 and the highest to 100.

@@ -63,7 +63,7 @@ func ineligible(t *sched.Trial) string {
 	if policy := t.Pod.Spec.PreemptionPolicy; policy != nil && *policy == corev1.PreemptNever {
 		return never
 	}
-	claimed := t.Cluster.Node(t.Pod.Status.NominatedNodeName)
+	claimed := t.Cluster.Node(t.Cluster.Nomination(t.Pod.UID))
 	if claimed == nil || lost(t, claimed) {
 		return ""
 	}

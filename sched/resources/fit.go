@@ -3,7 +3,7 @@
 package resources
 
 import (
-	corev1 "k8s.io/api/core/v1"
+	"slices"
 
 	"github.com/knarr-dev/knarr/sched"
 )
@@ -18,28 +18,51 @@ var Fit = sched.Plugin[struct{}]{
 	Local:  true,
 }.Erase()
 
+// The reasons that are frequent, made once.
+var (
+	crowded   = []string{"Too many pods"}
+	noCPU     = []string{"Insufficient cpu"}
+	noMemory  = []string{"Insufficient memory"}
+	noStorage = []string{"Insufficient ephemeral-storage"}
+)
+
 func filter(_ struct{}, p *sched.Pod, n *sched.Node) (v sched.Verdict) {
 	if int64(len(n.Pods)) >= n.MaxPods {
-		v.Why = append(v.Why, "Too many pods")
+		v.Why = crowded
 	}
 	want, used, has := &p.Requests, &n.Used, &n.Allocatable
-	lack(&v, corev1.ResourceCPU, want.CPU, used.CPU, has.CPU)
-	lack(&v, corev1.ResourceMemory, want.Memory, used.Memory, has.Memory)
-	lack(&v, corev1.ResourceEphemeralStorage, want.Storage, used.Storage, has.Storage)
+	if short(&v, want.CPU, used.CPU, has.CPU) {
+		v.Why = join(v.Why, noCPU)
+	}
+	if short(&v, want.Memory, used.Memory, has.Memory) {
+		v.Why = join(v.Why, noMemory)
+	}
+	if short(&v, want.Storage, used.Storage, has.Storage) {
+		v.Why = join(v.Why, noStorage)
+	}
 	for name, amount := range want.Other {
-		lack(&v, name, amount, used.Other[name], has.Other[name])
+		if short(&v, amount, used.Other[name], has.Other[name]) {
+			v.Why = join(v.Why, []string{"Insufficient " + string(name)})
+		}
 	}
 	return v
 }
 
-// lack adds to v that there is too little of a resource. Where there would be
+// short tells whether there is too little of a resource. Where there would be
 // too little on the empty node too, no eviction helps.
-func lack(v *sched.Verdict, name corev1.ResourceName, want, used, has int64) {
+func short(v *sched.Verdict, want, used, has int64) bool {
 	if want == 0 || want <= has-used {
-		return
+		return false
 	}
-	v.Why = append(v.Why, "Insufficient "+string(name))
 	v.Final = v.Final || want > has
+	return true
+}
+
+func join(whys, more []string) []string {
+	if len(whys) == 0 {
+		return more
+	}
+	return slices.Concat(whys, more)
 }
 
 // roomiest favours nodes of which the smallest part is requested. As

@@ -107,7 +107,7 @@ var namespaced = map[string]bool{
 // Build makes a cluster of objects. A pod without a node is in it by its
 // claim to one, if it has that.
 func Build(objects []apis.Object) *sched.Cluster {
-	c := sched.NewCluster(Objects(objects))
+	c := sched.NewCluster(NewObjects(objects))
 	for _, obj := range objects {
 		switch obj := obj.(type) {
 		case *corev1.Node:
@@ -123,12 +123,21 @@ func Build(objects []apis.Object) *sched.Cluster {
 	return c
 }
 
-// Objects is a plain list that plugins can look things up in.
-type Objects []apis.Object
+// Objects are plain lists, by kind, that plugins can look things up in.
+type Objects map[reflect.Type][]apis.Object
+
+// NewObjects sorts objects by kind.
+func NewObjects(list []apis.Object) Objects {
+	o := Objects{}
+	for _, obj := range list {
+		o[reflect.TypeOf(obj)] = append(o[reflect.TypeOf(obj)], obj)
+	}
+	return o
+}
 
 // Find goes through the list.
 func (o Objects) Find(kind reflect.Type, namespace, name string) (apis.Object, bool) {
-	for obj := range o.All(kind, namespace) {
+	for _, obj := range o[kind] {
 		if obj.GetName() == name && obj.GetNamespace() == namespace {
 			return obj, true
 		}
@@ -139,8 +148,8 @@ func (o Objects) Find(kind reflect.Type, namespace, name string) (apis.Object, b
 // All goes through the list.
 func (o Objects) All(kind reflect.Type, namespace string) iter.Seq[apis.Object] {
 	return func(yield func(apis.Object) bool) {
-		for _, obj := range o {
-			if reflect.TypeOf(obj) == kind && (namespace == "" || obj.GetNamespace() == namespace) && !yield(obj) {
+		for _, obj := range o[kind] {
+			if (namespace == "" || obj.GetNamespace() == namespace) && !yield(obj) {
 				return
 			}
 		}
@@ -154,6 +163,7 @@ func Judge(p *sched.Pod, c *sched.Cluster, plugins []sched.Erased) string {
 			return "held by " + pl.Name + "\n"
 		}
 	}
+	c.Nominate(p, p.Status.NominatedNodeName)
 	t, err := sched.Begin(p, c, plugins)
 	if err != nil {
 		return fmt.Sprintf("error: %v\n", err)

@@ -74,17 +74,12 @@ func (c *constraint) counts(other, p *corev1.Pod) bool {
 	return other.Namespace == p.Namespace && other.DeletionTimestamp == nil && c.selector.Matches(labels.Set(other.Labels))
 }
 
-// on is how many pods on n count. An empty selector counts none.
-func (c *constraint) on(n *sched.Node, p *sched.Pod) (count int) {
+// count counts p's group. An empty selector counts none.
+func (c *constraint) count(cluster *sched.Cluster, p *sched.Pod) sched.Count {
 	if c.selector.Empty() {
-		return 0
+		return cluster.Count(p.Namespace, labels.Nothing())
 	}
-	for _, other := range n.Pods {
-		if c.counts(other.Pod, p.Pod) {
-			count++
-		}
-	}
-	return count
+	return cluster.Count(p.Namespace, c.selector)
 }
 
 // labelled tells whether n lies in a domain of each of the constraints.

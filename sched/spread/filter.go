@@ -60,12 +60,14 @@ func prepare(p *sched.Pod, c *sched.Cluster) (*state, sched.Scope) {
 		return nil, sched.Scope{Aside: true}
 	}
 	s := &state{demands: sched.Demands(p.Pod)}
-	for _, c := range cs {
-		sp := spread{constraint: c, domains: map[string]int{}}
-		if c.selector.Matches(labels.Set(p.Labels)) {
+	counts := make([]sched.Count, len(cs))
+	for i, con := range cs {
+		sp := spread{constraint: con, domains: map[string]int{}}
+		if con.selector.Matches(labels.Set(p.Labels)) {
 			sp.self = 1
 		}
 		s.hard = append(s.hard, sp)
+		counts[i] = con.count(c, p)
 	}
 	for _, n := range c.Nodes() {
 		if !labelled(n, cs) {
@@ -73,7 +75,7 @@ func prepare(p *sched.Pod, c *sched.Cluster) (*state, sched.Scope) {
 		}
 		for i := range s.hard {
 			if h := &s.hard[i]; h.includes(n, p, &s.demands) {
-				h.domains[n.Labels[h.key]] += h.on(n, p)
+				h.domains[n.Labels[h.key]] += counts[i].On(n)
 			}
 		}
 	}
@@ -140,7 +142,18 @@ func (c *constraint) among(pods []*sched.Pod, p *sched.Pod) (count int) {
 	return count
 }
 
-// helps leaves out what happens to pods that cannot be of p's group.
+// helps leaves out what happens to pods that are not of p's group.
 func helps(p *sched.Pod, e sched.Event) bool {
-	return e.Pod == nil || e.Pod.Namespace == p.Namespace
+	if e.Pod == nil {
+		return true
+	}
+	if e.Pod.Namespace != p.Namespace {
+		return false
+	}
+	for _, c := range constraints(p.Pod, corev1.DoNotSchedule) {
+		if c.selector.Matches(labels.Set(e.Pod.Labels)) || e.Was != nil && c.selector.Matches(labels.Set(e.Was.Labels)) {
+			return true
+		}
+	}
+	return false
 }

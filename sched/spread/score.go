@@ -38,9 +38,13 @@ func score(p *sched.Pod, c *sched.Cluster, nodes []*sched.Node, scores []int64) 
 	}
 	sum := make([]float64, len(nodes))
 	demands := sched.Demands(p.Pod)
+	var count sched.Count
 	for i := range soft {
-		pl := &tally{constraint: &soft[i], pod: p, demands: &demands, strict: own, all: soft}
-		pl.add(c, nodes, ignored, rated, sum)
+		if i == 0 || own { // the defaults count the same pods
+			count = soft[i].count(c, p)
+		}
+		t := &tally{constraint: &soft[i], pod: p, demands: &demands, strict: own, all: soft, count: count}
+		t.add(nodes, ignored, rated, sum)
 	}
 	for i := range sum {
 		scores[i] = int64(math.Round(sum[i]))
@@ -56,15 +60,16 @@ type tally struct {
 	demands *sched.NodeChoice
 	strict  bool
 	all     []constraint
+	count   sched.Count
 }
 
 // add adds to sum what each node's domain counts for. Domains weigh the more
 // the more there are of them, so that zones are not drowned by nodes.
-func (t *tally) add(c *sched.Cluster, nodes []*sched.Node, ignored []bool, rated int, sum []float64) {
+func (t *tally) add(nodes []*sched.Node, ignored []bool, rated int, sum []float64) {
 	size := rated
 	var domains map[string]int
 	if t.key != corev1.LabelHostname {
-		domains = t.domains(c, nodes, ignored)
+		domains = t.domains(nodes, ignored)
 		size = len(domains)
 	}
 	weight := math.Log(float64(size + 2))
@@ -75,27 +80,27 @@ func (t *tally) add(c *sched.Cluster, nodes []*sched.Node, ignored []bool, rated
 		}
 		count := domains[domain]
 		if domains == nil {
-			count = t.on(n, t.pod)
+			count = t.count.On(n)
 		}
 		sum[i] += float64(count)*weight + float64(t.skew-1)
 	}
 }
 
 // domains counts, all over the cluster, in the domains of these nodes.
-func (t *tally) domains(c *sched.Cluster, nodes []*sched.Node, ignored []bool) map[string]int {
+func (t *tally) domains(nodes []*sched.Node, ignored []bool) map[string]int {
 	domains := map[string]int{}
 	for i, n := range nodes {
 		if !ignored[i] {
 			domains[n.Labels[t.key]] = 0
 		}
 	}
-	for _, n := range c.Nodes() {
+	for _, n := range t.count.Nodes {
 		if t.strict && !labelled(n, t.all) {
 			continue
 		}
 		domain := n.Labels[t.key]
 		if _, wanted := domains[domain]; wanted && t.includes(n, t.pod, t.demands) {
-			domains[domain] += t.on(n, t.pod)
+			domains[domain] += t.count.On(n)
 		}
 	}
 	return domains
