@@ -58,8 +58,10 @@ func (d *door) do(ctx context.Context, a ctrl.Action) (apis.Object, error) {
 		return out, r.SetHeader("Content-Type", string(types.StrategicMergePatchType)).Body([]byte(a.Patch)).Do(ctx).Into(out)
 	case ctrl.Delete:
 		got, err := d.to("DELETE", gvr, a.Obj).Name(a.Obj.GetName()).Body(deleteOptions(a)).Do(ctx).Get()
-		left, _ := got.(apis.Object) // a kind may be answered with a Status
-		return left, err
+		if left, ok := got.(apis.Object); ok { // a kind may be answered with a Status
+			return left, err
+		}
+		return a.Obj, err
 	case ctrl.Check:
 		if err := d.to("GET", gvr, a.Obj).Name(a.Obj.GetName()).Do(ctx).Into(out); err != nil {
 			return nil, err

@@ -31,13 +31,22 @@ const lag = time.Second
 // A runner runs one controller.
 type runner struct {
 	ctrl    *ctrl.Erased
-	door    *door
+	door    doer
 	view    view
 	metrics *metrics
 	queue   workqueue.TypedRateLimitingInterface[ctrl.Key]
 
 	mu   sync.Mutex
 	keys map[ctrl.Key]*state
+}
+
+// A doer carries out actions. A door does so at an API server.
+type doer interface {
+	// do returns the object as it is afterwards, or nil where nothing is to
+	// be said of it.
+	do(ctx context.Context, a ctrl.Action) (apis.Object, error)
+	tell(a ctrl.Action, reason, message string)
+	close()
 }
 
 // A state is what a runner remembers of a key between two looks.
@@ -62,7 +71,7 @@ func (e *Engine) newRunner(c *ctrl.Erased) (*runner, error) {
 	return r, nil
 }
 
-func newRunner(c *ctrl.Erased, d *door, m *metrics) *runner {
+func newRunner(c *ctrl.Erased, d doer, m *metrics) *runner {
 	// Without a name: the queue's own metrics tick twice a second, ours cost nothing between scrapes.
 	limit := workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Key](firstRetry, lastRetry)
 	r := &runner{
