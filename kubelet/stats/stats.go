@@ -8,6 +8,7 @@ package stats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -18,8 +19,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -290,13 +289,11 @@ func (p *Provider) podNetwork(pause string) []iface {
 	return nil
 }
 
-// ask has the runtime measure. Older runtimes do so for containers only.
+// ask has the runtime measure. Some do so for containers only, and containerd
+// does if any one sandbox has a cgroup that it cannot find.
 func (p *Provider) ask(ctx context.Context, s *snapshot) error {
 	byID := map[string]*runtimeapi.ContainerStats{}
 	pods, err := p.Runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
-	if err != nil && status.Code(err) != codes.Unimplemented {
-		return fmt.Errorf("list pod sandbox stats: %w", err)
-	}
 	podsByID := map[string]*runtimeapi.PodSandboxStats{}
 	for _, ps := range pods.GetStats() {
 		podsByID[ps.GetAttributes().GetId()] = ps
@@ -305,9 +302,9 @@ func (p *Provider) ask(ctx context.Context, s *snapshot) error {
 		}
 	}
 	if err != nil {
-		list, err := p.Runtime.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
-		if err != nil {
-			return fmt.Errorf("list container stats: %w", err)
+		list, err2 := p.Runtime.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
+		if err2 != nil {
+			return fmt.Errorf("list stats: %w", errors.Join(err, err2))
 		}
 		for _, cs := range list.Stats {
 			byID[cs.GetAttributes().GetId()] = cs
