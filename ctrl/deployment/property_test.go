@@ -24,7 +24,6 @@ type sim struct {
 	*rand.Rand
 
 	t   *testing.T
-	dep *appsv1.Deployment
 	now time.Time
 }
 

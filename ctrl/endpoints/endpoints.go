@@ -20,6 +20,12 @@ import (
 	"github.com/knarr-dev/knarr/ctrl"
 )
 
+// What this package keeps is deprecated, and will be served for ever.
+type (
+	object = corev1.Endpoints      //nolint:staticcheck // see above
+	subset = corev1.EndpointSubset //nolint:staticcheck // see above
+)
+
 // capacity is the most addresses in one object, which has to be sent whole
 // for every change of one of them.
 const capacity = 1000
@@ -37,28 +43,28 @@ var Controller = ctrl.Controller[*corev1.Service, input]{
 	Workers: 5,
 	Reads: []ctrl.Read{
 		ctrl.Watch(ctrl.WakeServices),
-		ctrl.Watch(func(_ ctrl.World, old, ep *corev1.Endpoints) []ctrl.Key {
+		ctrl.Watch(func(_ ctrl.World, old, ep *object) []ctrl.Key {
 			if ep != nil {
 				return nil // only a deletion is somebody else's
 			}
 			return []ctrl.Key{ctrl.KeyOf(old)}
 		}),
 	},
-	Writes: []ctrl.Write{ctrl.May(&corev1.Endpoints{}, ctrl.Create, ctrl.Update)},
+	Writes: []ctrl.Write{ctrl.May(&object{}, ctrl.Create, ctrl.Update)},
 	Gather: gather,
 	Decide: decide,
 }.Erase()
 
 type input struct {
 	svc  *corev1.Service
-	have *corev1.Endpoints // nil where there are none
+	have *object // nil where there are none
 	pods []*corev1.Pod
 	memo any
 	now  time.Time
 }
 
 func gather(w ctrl.World, svc *corev1.Service) input {
-	in := input{svc: svc, have: ctrl.Get[*corev1.Endpoints](w, svc.Namespace, svc.Name), memo: w.Memo, now: w.Now}
+	in := input{svc: svc, have: ctrl.Get[*object](w, svc.Namespace, svc.Name), memo: w.Memo, now: w.Now}
 	picks := ctrl.ServiceSelector(svc)
 	for _, p := range ctrl.In[*corev1.Pod](w, svc.Namespace) {
 		if picks.Matches(labels.Set(p.Labels)) {
@@ -73,7 +79,7 @@ func decide(in input) ctrl.Plan {
 		return ctrl.Plan{}
 	}
 	since, next := ctrl.Since(in.memo, in.svc, in.pods)
-	want := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: in.svc.Namespace, Name: in.svc.Name}}
+	want := &object{ObjectMeta: metav1.ObjectMeta{Namespace: in.svc.Namespace, Name: in.svc.Name}}
 	if in.have != nil {
 		want = in.have.DeepCopy()
 	}
@@ -112,8 +118,8 @@ func labelsFor(svc *corev1.Service) map[string]string {
 }
 
 // subsets are the pods that have the same ports in common, each.
-func (in input) subsets() []corev1.EndpointSubset {
-	by := map[string]*corev1.EndpointSubset{}
+func (in input) subsets() []subset {
+	by := map[string]*subset{}
 	for _, p := range in.pods {
 		ports, ok := in.ports(p)
 		addr := in.address(p)
@@ -122,7 +128,7 @@ func (in input) subsets() []corev1.EndpointSubset {
 		}
 		key := portsKey(ports)
 		if by[key] == nil {
-			by[key] = &corev1.EndpointSubset{Ports: ports}
+			by[key] = &subset{Ports: ports}
 		}
 		if in.svc.Spec.PublishNotReadyAddresses || ctrl.Ready(p) {
 			by[key].Addresses = append(by[key].Addresses, *addr)
@@ -130,7 +136,7 @@ func (in input) subsets() []corev1.EndpointSubset {
 			by[key].NotReadyAddresses = append(by[key].NotReadyAddresses, *addr)
 		}
 	}
-	var out []corev1.EndpointSubset
+	var out []subset
 	for _, key := range slices.Sorted(maps.Keys(by)) {
 		out = append(out, *by[key])
 	}
@@ -186,7 +192,7 @@ func portsKey(ports []corev1.EndpointPort) string {
 
 // truncate cuts the subsets to capacity, the addresses that are not ready
 // first and in proportion to the size of each, and reports whether it had to.
-func truncate(subsets []corev1.EndpointSubset) bool {
+func truncate(subsets []subset) bool {
 	ready, waiting := 0, 0
 	for _, s := range subsets {
 		ready, waiting = ready+len(s.Addresses), waiting+len(s.NotReadyAddresses)
@@ -212,14 +218,14 @@ func truncate(subsets []corev1.EndpointSubset) bool {
 
 // same reports whether b says nothing that a does not. The server keeps the
 // lists in an order of its own.
-func same(a, b *corev1.Endpoints) bool {
+func same(a, b *object) bool {
 	return maps.Equal(a.Labels, b.Labels) && reflect.DeepEqual(sorted(a.Subsets), b.Subsets) &&
 		a.Annotations[corev1.EndpointsOverCapacity] == b.Annotations[corev1.EndpointsOverCapacity]
 }
 
 // sorted is a copy of subsets in an order that depends on nothing else.
-func sorted(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
-	var out []corev1.EndpointSubset
+func sorted(subsets []subset) []subset {
+	var out []subset
 	for _, s := range subsets {
 		s.Addresses, s.NotReadyAddresses = slices.Clone(s.Addresses), slices.Clone(s.NotReadyAddresses)
 		s.Ports = slices.Clone(s.Ports)
@@ -233,6 +239,6 @@ func sorted(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
 		})
 		out = append(out, s)
 	}
-	slices.SortFunc(out, func(a, b corev1.EndpointSubset) int { return cmp.Compare(portsKey(a.Ports), portsKey(b.Ports)) })
+	slices.SortFunc(out, func(a, b subset) int { return cmp.Compare(portsKey(a.Ports), portsKey(b.Ports)) })
 	return out
 }

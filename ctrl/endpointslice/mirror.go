@@ -12,6 +12,9 @@ import (
 	"github.com/knarr-dev/knarr/ctrl"
 )
 
+// handmade Endpoints are what clients write that know no slices.
+type handmade = corev1.Endpoints //nolint:staticcheck // deprecated, and served for ever
+
 const mirrorManager = "endpointslicemirroring-controller.k8s.io"
 
 // perMirror is the most addresses of one subset that are mirrored, all in one slice.
@@ -21,7 +24,7 @@ const perMirror = 1000
 const leaderKey = "control-plane.alpha.kubernetes.io/leader"
 
 // Mirroring is the controller that writes slices for hand-made Endpoints.
-var Mirroring = ctrl.Controller[*corev1.Endpoints, mirror]{
+var Mirroring = ctrl.Controller[*handmade, mirror]{
 	Name:    "endpointslice-mirroring-controller",
 	Account: "endpointslicemirroring-controller",
 	Source:  "endpoint-slice-mirroring-controller",
@@ -36,13 +39,13 @@ var Mirroring = ctrl.Controller[*corev1.Endpoints, mirror]{
 }.Erase()
 
 type mirror struct {
-	ep   *corev1.Endpoints
+	ep   *handmade
 	svc  *corev1.Service // nil where there is none of the name
 	have []*discoveryv1.EndpointSlice
 	told any // the revision of ep that events were written about
 }
 
-func gatherMirror(w ctrl.World, ep *corev1.Endpoints) mirror {
+func gatherMirror(w ctrl.World, ep *handmade) mirror {
 	return mirror{
 		ep: ep, svc: ctrl.Get[*corev1.Service](w, ep.Namespace, ep.Name), told: w.Memo,
 		have: ctrl.Find[*discoveryv1.EndpointSlice](w, byService, sliceKey(ep.Namespace, ep.Name, mirrorManager)),

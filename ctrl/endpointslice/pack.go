@@ -59,10 +59,11 @@ func (g *group) fit(most int) (out changes) {
 	}
 	slices.SortFunc(g.have, func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
 	for _, s := range g.have {
-		switch next := g.next(s, left); {
-		case next == nil:
+		next := g.next(s, left)
+		switch next {
+		case nil:
 			out.remove = append(out.remove, s)
-		case next == s:
+		case s:
 			out.same = append(out.same, s)
 		default:
 			out.update = append(out.update, next)

@@ -152,11 +152,7 @@ func (e *Engine) source(r ctrl.Read) (*source, error) {
 		if err != nil {
 			return nil, err
 		}
-		factory, err := e.factory(r.Where)
-		if err != nil {
-			return nil, err
-		}
-		generic, err := factory.ForResource(gvr)
+		generic, err := e.factory(r.Where).ForResource(gvr)
 		if err != nil {
 			return nil, err
 		}
@@ -169,16 +165,16 @@ func (e *Engine) source(r ctrl.Read) (*source, error) {
 }
 
 // factory makes informers for what where lets through.
-func (e *Engine) factory(where ctrl.Filter) (informers.SharedInformerFactory, error) {
+func (e *Engine) factory(where ctrl.Filter) informers.SharedInformerFactory {
 	if where == (ctrl.Filter{}) {
-		return e.Informers, nil
+		return e.Informers
 	}
 	if f := e.narrow[where]; f != nil {
-		return f, nil
+		return f
 	}
 	f := narrowed(e.Client(""), where)
 	e.narrow[where] = f
-	return f, nil
+	return f
 }
 
 func (e *Engine) close() {

@@ -411,7 +411,7 @@ func TestMemo(t *testing.T) {
 	c := newCluster()
 	c.put(configMap("a"))
 	var seen []any
-	play(t, c, 25*time.Second, func(w ctrl.World, o *corev1.ConfigMap) ctrl.Plan {
+	play(t, c, 25*time.Second, func(w ctrl.World, _ *corev1.ConfigMap) ctrl.Plan {
 		n, _ := w.Memo.(int)
 		seen = append(seen, w.Memo)
 		plan := ctrl.Plan{Memo: n + 1, After: 10 * time.Second}

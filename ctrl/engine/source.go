@@ -45,7 +45,7 @@ type waiter struct {
 
 // resourceOf is the resource of a built-in kind. Their plurals are regular.
 func resourceOf(kind reflect.Type) (schema.GroupVersionResource, error) {
-	obj, ok := reflect.New(kind.Elem()).Interface().(runtime.Object)
+	obj, ok := reflect.TypeAssert[runtime.Object](reflect.New(kind.Elem()))
 	if !ok {
 		return schema.GroupVersionResource{}, fmt.Errorf("%v is no API object", kind)
 	}

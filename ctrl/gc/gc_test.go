@@ -103,7 +103,7 @@ func parse(t *testing.T, words []string, named map[string]string) gc.Object {
 		key, value, _ := strings.Cut(w, "=")
 		switch key {
 		case "owners":
-			for _, s := range strings.Split(value, ",") {
+			for s := range strings.SplitSeq(value, ",") {
 				o.Owners = append(o.Owners, ref(s, named))
 			}
 		case "finalizers":

@@ -154,7 +154,7 @@ func space(t *testing.T, client *kubernetes.Clientset) string {
 		}
 		eventually(t, 60*time.Second, "namespace "+ns.Name+" goes", func() error {
 			if _, err := client.CoreV1().Namespaces().Get(context.Background(), ns.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("still there (%v)", err)
+				return fmt.Errorf("still there (%w)", err)
 			}
 			return nil
 		})

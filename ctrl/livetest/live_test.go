@@ -127,8 +127,8 @@ func web(replicas int32, image string) *appsv1.Deployment {
 }
 
 // complete is nil when the deployment has n pods of its newest template and no other.
-func complete(t *testing.T, client *kubernetes.Clientset, ns string, n int32) error {
-	d, err := client.AppsV1().Deployments(ns).Get(t.Context(), "web", metav1.GetOptions{})
+func complete(ctx context.Context, client *kubernetes.Clientset, ns string, n int32) error {
+	d, err := client.AppsV1().Deployments(ns).Get(ctx, "web", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,6 @@ type bound struct {
 	mu          sync.Mutex
 	pods        map[string]corev1.Pod
 	most, least int
-	armed       bool
 }
 
 func watchBounds(t *testing.T, client *kubernetes.Clientset, ns string) *bound {
@@ -230,14 +229,14 @@ func TestDeployment(t *testing.T) {
 		return err
 	})
 	t.Logf("three pods %v after the request for the deployment", time.Since(created))
-	eventually(t, 5*time.Second, "complete", func() error { return complete(t, client, ns, 3) })
+	eventually(t, 5*time.Second, "complete", func() error { return complete(ctx, client, ns, 3) })
 
 	kubectl(t, ours, "-n", ns, "scale", "deployment/web", "--replicas=8")
-	eventually(t, 5*time.Second, "scaled up", func() error { return complete(t, client, ns, 8) })
+	eventually(t, 5*time.Second, "scaled up", func() error { return complete(ctx, client, ns, 8) })
 	b := watchBounds(t, client, ns)
 	kubectl(t, ours, "-n", ns, "set", "image", "deployment/web", "c=i:2")
 	kubectl(t, ours, "-n", ns, "rollout", "status", "deployment/web", "--timeout=20s")
-	eventually(t, 5*time.Second, "rolled", func() error { return complete(t, client, ns, 8) })
+	eventually(t, 5*time.Second, "rolled", func() error { return complete(ctx, client, ns, 8) })
 	b.check(t, 10, 6) // 25 % of 8 more, and 25 % fewer
 
 	if h := kubectl(t, ours, "-n", ns, "rollout", "history", "deployment/web"); !strings.Contains(h, "1 ") || !strings.Contains(h, "2 ") {
@@ -268,5 +267,5 @@ func TestDeployment(t *testing.T) {
 	}
 	kubectl(t, ours, "-n", ns, "rollout", "resume", "deployment/web")
 	kubectl(t, ours, "-n", ns, "rollout", "status", "deployment/web", "--timeout=20s")
-	eventually(t, 5*time.Second, "rolled on", func() error { return complete(t, client, ns, 8) })
+	eventually(t, 5*time.Second, "rolled on", func() error { return complete(ctx, client, ns, 8) })
 }

@@ -27,7 +27,7 @@ func TestPropagation(t *testing.T) {
 			if _, err := client.AppsV1().Deployments(ns).Create(ctx, web(3, "i:1"), metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 10*time.Second, "complete", func() error { return complete(t, client, ns, 3) })
+			eventually(t, 10*time.Second, "complete", func() error { return complete(ctx, client, ns, 3) })
 			deleted := time.Now()
 			if err := client.AppsV1().Deployments(ns).Delete(ctx, "web", metav1.DeleteOptions{PropagationPolicy: &how}); err != nil {
 				t.Fatal(err)
@@ -41,7 +41,7 @@ func TestPropagation(t *testing.T) {
 				if apierrors.IsNotFound(err) {
 					return nil
 				}
-				return fmt.Errorf("still there (%v)", err)
+				return fmt.Errorf("still there (%w)", err)
 			})
 			if how == metav1.DeletePropagationForeground {
 				if _, pods := left(t, client, ns); pods > 0 {
@@ -123,7 +123,7 @@ func TestNamespace(t *testing.T) {
 	}
 	eventually(t, 10*time.Second, "the namespace goes", func() error {
 		if _, err := client.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("still there (%v)", err)
+			return fmt.Errorf("still there (%w)", err)
 		}
 		return nil
 	})

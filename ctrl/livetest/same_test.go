@@ -123,6 +123,7 @@ func scenario(t *testing.T, c *rest.Config) (string, map[string]int) {
 	for _, s := range []*corev1.Service{service("web"), headless, manual} {
 		do(client.CoreV1().Services(ns).Create(ctx, s, metav1.CreateOptions{}))
 	}
+	//nolint:staticcheck // deprecated, and mirrored
 	do(client.CoreV1().Endpoints(ns).Create(ctx, &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Name: "manual", Labels: map[string]string{"l": "v"}, Annotations: map[string]string{"a": "b"}},
 		Subsets: []corev1.EndpointSubset{{
@@ -145,8 +146,8 @@ func scenario(t *testing.T, c *rest.Config) (string, map[string]int) {
 		if patch != "" {
 			do(client.AppsV1().Deployments(ns).Patch(ctx, "web", "application/strategic-merge-patch+json", []byte(patch), metav1.PatchOptions{}))
 		}
-		eventually(t, 20*time.Second, "complete after "+patch, func() error { return complete(t, client, ns, n) })
-		settle(t, client, ns)
+		eventually(t, 20*time.Second, "complete after "+patch, func() error { return complete(ctx, client, ns, n) })
+		settle(ctx, t, client, ns)
 	}
 	step(3, "")
 	step(3, `{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"i:2"}]}}}}`)
@@ -170,19 +171,19 @@ func scenario(t *testing.T, c *rest.Config) (string, map[string]int) {
 }
 
 // settle waits until nothing has changed in ns for a while.
-func settle(t *testing.T, client *kubernetes.Clientset, ns string) {
+func settle(ctx context.Context, t *testing.T, client *kubernetes.Clientset, ns string) {
 	t.Helper()
 	last, since := "", time.Now()
 	eventually(t, 30*time.Second, "quiet", func() error {
-		list, err := client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{})
+		list, err := client.CoreV1().Events(ns).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}
-		sets, err := client.AppsV1().ReplicaSets(ns).List(t.Context(), metav1.ListOptions{})
+		sets, err := client.AppsV1().ReplicaSets(ns).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}
-		pods, err := client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{})
+		pods, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}

@@ -29,11 +29,13 @@ func TestDecide(t *testing.T) {
 	}{
 		{
 			"empty, as far as was watched: the server is asked",
-			namespace.Input{}, "verify",
+			namespace.Input{},
+			"verify",
 		},
 		{
 			"empty, but just deleted: something may still come in",
-			namespace.Input{Since: now.Add(-100 * time.Millisecond)}, "after 400ms",
+			namespace.Input{Since: now.Add(-100 * time.Millisecond)},
+			"after 400ms",
 		},
 		{
 			"empty indeed", namespace.Input{Verified: true}, "finalize",

@@ -3,6 +3,7 @@ package sweep
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -144,15 +145,7 @@ func (s *spaces) seen(ns string) (out []namespace.Content) {
 	s.watcher.mu.Lock()
 	defer s.watcher.mu.Unlock()
 	for r, c := range s.graph.In(ns) {
-		out = append(out, namespace.Content{GroupVersionResource: r.GroupVersionResource, Count: c.Count, Alive: c.Alive, Finalizers: copyOf(c.Finalizers)})
-	}
-	return out
-}
-
-func copyOf(m map[string]int) map[string]int {
-	out := make(map[string]int, len(m))
-	for k, v := range m {
-		out[k] = v
+		out = append(out, namespace.Content{GroupVersionResource: r.GroupVersionResource, Count: c.Count, Alive: c.Alive, Finalizers: maps.Clone(c.Finalizers)})
 	}
 	return out
 }
