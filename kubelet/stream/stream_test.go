@@ -72,29 +72,47 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Stream-Protocol-Version: v4\r\nX-Query: %s\r\n\r\n", r.Header.Get("Upgrade"), r.URL.RawQuery)
-	rw.Flush()
-	io.Copy(conn, conn)
+	if err := rw.Flush(); err == nil {
+		_, _ = io.Copy(conn, conn) // until either end leaves
+	}
 }
 
-// open sends one request to handler and returns the connection after the answer's head.
-func open(t *testing.T, handler http.HandlerFunc, upgrade string) (*http.Response, net.Conn, *bufio.Reader) {
+// An answer is what a handler says to one request, and the connection after it.
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+	conn   net.Conn
+	rd     *bufio.Reader
+}
+
+func ask(t *testing.T, handler http.HandlerFunc, upgrade string) answer {
 	t.Helper()
 	srv := httptest.NewServer(handler)
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(); srv.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	t.Cleanup(func() { _ = conn.Close(); srv.Close() })
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	fmt.Fprintf(conn, "POST /exec/ns/p/c?command=ls HTTP/1.1\r\nHost: kubelet\r\n%sContent-Length: 0\r\n\r\n", upgrade)
 	rd := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(rd, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, conn, rd
+	defer func() { _ = resp.Body.Close() }()
+	body := []byte(nil)
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		if body, err = io.ReadAll(resp.Body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return answer{resp.StatusCode, resp.Header, string(body), conn, rd}
 }
 
 const spdy = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
@@ -119,17 +137,17 @@ func TestBytesPassBothWays(t *testing.T) {
 			s.PortForward(w, r, pod(), &runtimeapi.PortForwardRequest{Port: []int32{80}})
 		},
 	} {
-		resp, conn, rd := open(t, h, spdy)
-		if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "SPDY/3.1" || resp.Header.Get("X-Stream-Protocol-Version") != "v4" {
-			t.Fatalf("%s: %v", name, resp)
+		a := ask(t, h, spdy)
+		if a.code != http.StatusSwitchingProtocols || a.header.Get("Upgrade") != "SPDY/3.1" || a.header.Get("X-Stream-Protocol-Version") != "v4" {
+			t.Fatalf("%s: %v", name, a)
 		}
-		if q := resp.Header.Get("X-Query"); strings.Contains(q, "command") {
+		if q := a.header.Get("X-Query"); strings.Contains(q, "command") {
 			t.Errorf("%s: the client's query %q reached the runtime", name, q)
 		}
 		for _, msg := range []string{"\x80\x03binary\x00", strings.Repeat("long ", 100000)} {
-			go io.WriteString(conn, msg)
+			go fmt.Fprint(a.conn, msg)
 			got := make([]byte, len(msg))
-			if _, err := io.ReadFull(rd, got); err != nil || string(got) != msg {
+			if _, err := io.ReadFull(a.rd, got); err != nil || string(got) != msg {
 				t.Fatalf("%s: %d of %d bytes came back: %v", name, len(got), len(msg), err)
 			}
 		}
@@ -160,10 +178,8 @@ func TestErrors(t *testing.T) {
 		{"gone", spdy, func(w http.ResponseWriter, r *http.Request) { s.Attach(w, r, pod(), "c", &runtimeapi.AttachRequest{}) }, 404, "container is gone"},
 		{"runtime down", spdy, func(w http.ResponseWriter, r *http.Request) { s.Exec(w, r, pod(), "c", &runtimeapi.ExecRequest{}) }, 500, "connection refused"},
 	} {
-		resp, _, _ := open(t, c.handler, c.upgrade)
-		body, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != c.code || !strings.Contains(string(body), c.text) {
-			t.Errorf("%s: %d %s, want %d %s", c.name, resp.StatusCode, body, c.code, c.text)
+		if a := ask(t, c.handler, c.upgrade); a.code != c.code || !strings.Contains(a.body, c.text) {
+			t.Errorf("%s: %d %s, want %d %s", c.name, a.code, a.body, c.code, c.text)
 		}
 	}
 }
@@ -172,18 +188,18 @@ func TestIdleStreamIsCut(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(echo))
 	defer backend.Close()
 	s := Streamer{Runtime: &runtime{url: backend.URL}, Idle: 200 * time.Millisecond}
-	_, conn, rd := open(t, func(w http.ResponseWriter, r *http.Request) {
+	a := ask(t, func(w http.ResponseWriter, r *http.Request) {
 		s.Exec(w, r, pod(), "c", &runtimeapi.ExecRequest{})
 	}, spdy)
 	start := time.Now()
 	for range 8 { // longer than idle in all, but never idle
-		io.WriteString(conn, "x")
-		if _, err := rd.ReadByte(); err != nil {
+		fmt.Fprint(a.conn, "x")
+		if _, err := a.rd.ReadByte(); err != nil {
 			t.Fatal("cut while busy: ", err)
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	if _, err := rd.ReadByte(); err == nil {
+	if _, err := a.rd.ReadByte(); err == nil {
 		t.Error("a byte from nowhere")
 	}
 	if d := time.Since(start); d < 400*time.Millisecond || d > 5*time.Second {
