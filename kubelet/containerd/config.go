@@ -30,6 +30,10 @@ disabled_plugins = [
 [grpc]
   address = {{.Socket}}
 
+# In a form that only 2.x knows: else it measures each container every second.
+[plugins."io.containerd.cri.v1.runtime"]
+  stats_collect_period = "30s"
+
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = {{.Sandbox}}
   restrict_oom_score_adj = {{.Restrict}}

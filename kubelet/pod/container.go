@@ -28,7 +28,7 @@ func (s State) container(c spec) corev1.ContainerStatus {
 	if was != nil {
 		cs.RestartCount, cs.LastTerminationState = was.RestartCount, was.LastTerminationState
 	}
-	run := s.newest(c.Name)
+	run := s.shown(c.Name)
 	if run != nil {
 		s.observed(&cs, c, run, was)
 	} else if was != nil {
@@ -49,6 +49,17 @@ func (s State) container(c spec) corev1.ContainerStatus {
 		cs.Started = nil
 	}
 	return cs
+}
+
+// shown is the newest container of a name whose start is over: until then the
+// status speaks of the one before.
+func (s State) shown(name string) *Container {
+	for i := range s.Containers {
+		if c := &s.Containers[i]; c.Name == name && (c.Phase == Exited || !s.starting(name)) {
+			return c
+		}
+	}
+	return nil
 }
 
 // waiting is the reason for which a container waits that has none of its own.
@@ -72,7 +83,7 @@ func (s State) observed(cs *corev1.ContainerStatus, c spec, run *Container, was 
 		cs.LastTerminationState = corev1.ContainerState{Terminated: was.State.Terminated}
 	}
 	for i := range s.Containers {
-		if old := &s.Containers[i]; old.Name == c.Name && old.ID != run.ID {
+		if old := &s.Containers[i]; old.Name == c.Name && old.Attempt < run.Attempt {
 			if old.Phase == Exited {
 				cs.LastTerminationState = corev1.ContainerState{Terminated: s.terminated(old)}
 			}
@@ -82,7 +93,7 @@ func (s State) observed(cs *corev1.ContainerStatus, c spec, run *Container, was 
 	switch {
 	case run.Phase == Exited:
 		cs.State = corev1.ContainerState{Terminated: s.terminated(run)}
-	case run.Phase == Running && !s.starting(c.Name):
+	case run.Phase == Running:
 		cs.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: stamp(run.Started)}}
 	}
 }

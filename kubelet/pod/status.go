@@ -10,6 +10,9 @@ import (
 // Status is the pod's status as the API is to have it.
 func Status(s State) corev1.PodStatus {
 	st := *s.Pod.Status.DeepCopy()
+	if terminal(s.Was.Phase) && !s.active() {
+		return s.last(st)
+	}
 	st.ObservedGeneration = max(s.Pod.Generation, s.Was.ObservedGeneration)
 	st.QOSClass, st.Reason, st.Message = s.Was.QOSClass, s.Was.Reason, s.Was.Message
 	if st.StartTime = s.Was.StartTime.DeepCopy(); st.StartTime.IsZero() {
@@ -30,6 +33,21 @@ func Status(s State) corev1.PodStatus {
 	s.phase(&st, end)
 	s.conditions(&st, end)
 	return st
+}
+
+// last is the status of a pod that is over: nothing of it changes any more but
+// what others say.
+func (s State) last(st corev1.PodStatus) corev1.PodStatus {
+	last := *s.Was.DeepCopy()
+	last.ObservedGeneration = max(s.Pod.Generation, last.ObservedGeneration)
+	last.ResourceClaimStatuses, last.ExtendedResourceClaimStatus = st.ResourceClaimStatuses, st.ExtendedResourceClaimStatus
+	theirs := slices.DeleteFunc(st.Conditions, func(c corev1.PodCondition) bool { return slices.Contains(own, c.Type) })
+	mine := slices.DeleteFunc(last.Conditions, func(c corev1.PodCondition) bool {
+		known := slices.ContainsFunc(theirs, func(o corev1.PodCondition) bool { return o.Type == c.Type })
+		return known || !slices.Contains(own, c.Type) && c.Type != corev1.DisruptionTarget
+	})
+	last.Conditions = append(theirs, mine...)
+	return last
 }
 
 // statuses is the list that a container's status stands in.
@@ -89,7 +107,7 @@ func (s State) phase(st *corev1.PodStatus, end *End) {
 	phase := corev1.PodRunning
 	switch {
 	case terminal(s.Was.Phase):
-		st.Phase = s.Was.Phase
+		st.Phase = s.Was.Phase // there is no way back, though something runs again
 		return
 	case end != nil:
 		phase = corev1.PodFailed

@@ -3,7 +3,6 @@ package run
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -104,7 +103,7 @@ func (w *worker) report(step pod.Step, f *kubelet.Failure) {
 	p := w.st.Pod
 	switch step.Op {
 	case pod.Start:
-		w.l.Tell(p, step.Container, corev1.EventTypeWarning, "Failed", "Error: "+strings.ReplaceAll(f.Message, step.ID+" ", ""))
+		w.l.Tell(p, step.Container, corev1.EventTypeWarning, "Failed", "Error: "+f.Message)
 	case pod.CreateSandbox:
 		w.l.Tell(p, "", corev1.EventTypeWarning, f.Reason, f.Message)
 	case pod.Prepare:

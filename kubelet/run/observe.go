@@ -138,20 +138,13 @@ func observed(c *runtimeapi.Container, st *runtimeapi.ContainerStatus) pod.Conta
 	o := pod.Container{
 		ID: st.Id, Name: st.GetMetadata().GetName(), Sandbox: c.PodSandboxId, Phase: phases[st.State],
 		Attempt: int32(st.GetMetadata().GetAttempt()), Hash: st.Annotations[hashNote],
-		Started: moment(st.StartedAt), Finished: moment(st.FinishedAt), ExitCode: st.ExitCode, Reason: st.Reason, Message: st.Message,
+		Started: time.Unix(0, st.StartedAt), Finished: time.Unix(0, st.FinishedAt), ExitCode: st.ExitCode, Reason: st.Reason, Message: st.Message,
 		Image: st.GetImage().GetImage(), ImageID: st.ImageRef, Resources: enforced(st.GetResources().GetLinux()),
 	}
 	if u := st.GetUser().GetLinux(); u != nil {
 		o.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}}
 	}
 	return o
-}
-
-func moment(nanos int64) time.Time {
-	if nanos == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, nanos)
 }
 
 // enforced says in the API's terms what the runtime enforces.

@@ -487,6 +487,7 @@ func TestRefused(t *testing.T) {
 		w.start()
 		after(time.Second)
 		w.want("p", "Running c=running+")
+		w.want("q", "Failed(OutOfpods)")
 	}, full)
 }
 

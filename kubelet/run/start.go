@@ -43,7 +43,8 @@ func (w *worker) startContainer(step pod.Step) func(context.Context) (func(*pod.
 		}
 		w.tell(p, spec, corev1.EventTypeNormal, "Created", "Container created")
 		if err := w.l.rt.StartContainer(ctx, c.ID); err != nil {
-			return after, &kubelet.Failure{Reason: "RunContainerError", Message: err.Error(), Err: err}
+			// An id in it would make each event another one.
+			return after, &kubelet.Failure{Reason: "RunContainerError", Message: strings.ReplaceAll(err.Error(), c.ID, spec.Name), Err: err}
 		}
 		w.tell(p, spec, corev1.EventTypeNormal, "Started", "Container started")
 		w.link(c)
