@@ -19,6 +19,10 @@ const (
 	Busybox = "knarr.local/busybox:latest"
 )
 
+// madeHere tells whether an image is one of those that are made on the
+// machine: what is there of them is always the newest, and no registry has it.
+func madeHere(name string) bool { return strings.HasPrefix(name, "knarr.local/") }
+
 // busyboxPath is where Debian's busybox-static puts its program.
 const busyboxPath = "/bin/busybox"
 

@@ -101,7 +101,7 @@ func (k *Keeper) Ensure(ctx context.Context, c *kubelet.Container, name string, 
 	if err != nil {
 		return nil, err
 	}
-	if policy != corev1.PullAlways {
+	if policy != corev1.PullAlways || madeHere(full) {
 		im, err := k.Puller.ImageStatus(ctx, spec)
 		if err != nil {
 			return nil, k.fail(c, "InspectFailed", "ImageInspectError", fmt.Sprintf("Failed to inspect image %q: %v", name, err), 0)

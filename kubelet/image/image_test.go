@@ -96,6 +96,7 @@ func (b *bench) ensure(ctx context.Context, pod types.UID, name string, policy c
 
 func TestPolicies(t *testing.T) {
 	b := keeper(t)
+	b.reg.have["knarr.local/own:latest"] = true
 	ctx := t.Context()
 	for _, tt := range []struct {
 		name   string
@@ -108,6 +109,7 @@ func TestPolicies(t *testing.T) {
 		{"r.example/a:latest", corev1.PullIfNotPresent, "id-r.example/a:latest", 1},
 		{"r.example/a", corev1.PullNever, "id-r.example/a:latest", 1},
 		{"r.example/a", corev1.PullAlways, "id-r.example/a:latest", 2},
+		{"knarr.local/own", corev1.PullAlways, "id-knarr.local/own:latest", 2},
 		{"Not A Name", corev1.PullAlways, "InvalidImageName after 0s", 2},
 		{"r.example/gone:1", corev1.PullAlways, "RegistryUnavailable after 3s", 3},
 	} {
