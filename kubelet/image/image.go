@@ -39,8 +39,9 @@ type Keeper struct {
 	// Dir is for the notes on who may use which image.
 	Dir string
 
-	mu     sync.Mutex
-	failed map[string]failure // by pod and image
+	mu      sync.Mutex
+	failed  map[string]failure // by pod and image
+	pulling map[string]int     // how often, by image
 }
 
 // failure is the last attempt to pull an image for a pod.

@@ -129,6 +129,40 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+// TestFailureIsNoPull pulls in vain what somebody then brings by other means.
+func TestFailureIsNoPull(t *testing.T) {
+	b := keeper(t)
+	if got := b.ensure(t.Context(), "p", "r.example/gone:1", corev1.PullAlways); !strings.HasPrefix(got, "RegistryUnavailable") {
+		t.Fatal(got)
+	}
+	b.reg.have["r.example/gone:1"] = true
+	if got := b.ensure(t.Context(), "q", "r.example/gone:1", corev1.PullIfNotPresent); got != "id-r.example/gone:1" {
+		t.Error(got)
+	}
+}
+
+// TestPullsAtOnce has two pods pull one image.
+func TestPullsAtOnce(t *testing.T) {
+	b := keeper(t)
+	for range 2 {
+		if err := b.intend("r.example/a:latest"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.settled("r.example/a:latest", true); err != nil {
+		t.Fatal(err)
+	}
+	if b.mayUse("r.example/a:latest", "id", nil) {
+		t.Error("one is still under way")
+	}
+	if err := b.settled("r.example/a:latest", true); err != nil {
+		t.Fatal(err)
+	}
+	if !b.mayUse("r.example/a:latest", "id", nil) {
+		t.Error("none is under way")
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := keeper(t)

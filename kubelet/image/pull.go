@@ -25,6 +25,13 @@ func (k *Keeper) pull(ctx context.Context, c *kubelet.Container, name string, sp
 		return nil, err
 	}
 	im, with, err := k.try(ctx, spec, auths, c.Sandbox.Config)
+	if err == nil {
+		err = k.pulled(im.Id, with)
+	}
+	// What failed has left no image, but for one that was there without it.
+	if noted := k.settled(spec.Image, im == nil || err == nil); noted != nil {
+		return nil, errors.Join(err, noted)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err() // the pod ends
@@ -35,9 +42,6 @@ func (k *Keeper) pull(ctx context.Context, c *kubelet.Container, name string, sp
 		k.Tell(c.Pod, c.Spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+reason)
 		return nil, &kubelet.Failure{Reason: reason, Message: message, Told: true, After: glance, Err: err}
 	}
-	if err := k.pulled(spec.Image, im.Id, with); err != nil {
-		return nil, err
-	}
 	k.mu.Lock()
 	delete(k.failed, key)
 	k.mu.Unlock()
@@ -47,7 +51,8 @@ func (k *Keeper) pull(ctx context.Context, c *kubelet.Container, name string, sp
 }
 
 // try pulls with one credential after the other, or with none where there is
-// none, and returns the one that was good.
+// none, and returns the one that was good. There is an image also with an
+// error if one may have been pulled.
 func (k *Keeper) try(ctx context.Context, spec *runtimeapi.ImageSpec, auths []auth, box *runtimeapi.PodSandboxConfig) (im *runtimeapi.Image, with *auth, err error) {
 	candidates := []*auth{nil}
 	if len(auths) > 0 {
@@ -66,6 +71,9 @@ func (k *Keeper) try(ctx context.Context, spec *runtimeapi.ImageSpec, auths []au
 		im, err := k.Puller.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: ref})
 		if err == nil && im == nil {
 			err = fmt.Errorf("image %q is not there after it was pulled", ref)
+		}
+		if err != nil {
+			im = &runtimeapi.Image{Id: ref} // it may be there
 		}
 		return im, a, err
 	}
@@ -93,7 +101,7 @@ func (k *Keeper) waits(key string) (f failure, left time.Duration) {
 	if !ok {
 		return f, 0
 	}
-	return f, f.at.Add(f.delay).Sub(time.Now())
+	return f, time.Until(f.at.Add(f.delay))
 }
 
 // note notes a failure and doubles the wait after it.

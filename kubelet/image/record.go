@@ -28,11 +28,18 @@ func (k *Keeper) file(kind, of string) string {
 }
 
 // intend notes that an image is being pulled, so that it does not pass for one
-// that was always there if this process ends before the outcome is noted.
+// that was always there if this process ends before the outcome is noted. Each
+// call is followed by one of settled.
 func (k *Keeper) intend(name string) error {
 	if k.Dir == "" {
 		return nil
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pulling == nil {
+		k.pulling = map[string]int{}
+	}
+	k.pulling[name]++
 	if err := os.MkdirAll(k.Dir, 0o700); err != nil {
 		return fmt.Errorf("note pull: %w", err)
 	}
@@ -42,8 +49,26 @@ func (k *Keeper) intend(name string) error {
 	return nil
 }
 
+// settled notes that a pull has ended and its outcome is noted. Where it is not
+// known, the note that the image is being pulled stays.
+func (k *Keeper) settled(name string, known bool) error {
+	if k.Dir == "" {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pulling[name]--; k.pulling[name] > 0 || !known {
+		return nil
+	}
+	delete(k.pulling, name)
+	if err := os.Remove(k.file("pulling", name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("note pull: %w", err)
+	}
+	return nil
+}
+
 // pulled notes that an image was pulled with a credential, or with none.
-func (k *Keeper) pulled(name, id string, with *auth) error {
+func (k *Keeper) pulled(id string, with *auth) error {
 	if k.Dir == "" {
 		return nil
 	}
@@ -73,7 +98,7 @@ func (k *Keeper) pulled(name, id string, with *auth) error {
 	if err := os.Rename(tmp, k.file("image", id)); err != nil {
 		return fmt.Errorf("note pull: %w", err)
 	}
-	return os.Remove(k.file("pulling", name))
+	return nil
 }
 
 // read is the note on an image; nil where there is none.
