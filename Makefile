@@ -10,12 +10,16 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 KUBEVER := k8s.io/component-base/version
 LDFLAGS := -s -w -X main.commit=$(VERSION) -X $(KUBEVER).gitVersion=$(KUBERNETES) -X $(KUBEVER).gitMajor=1 -X $(KUBEVER).gitMinor=36 -X $(KUBEVER).gitTreeState=clean
 
+# One way to build for all but the race detector, so that little is built twice.
+export GOFLAGS := -trimpath
+export CGO_ENABLED := 0
+
 .PHONY: all build up down tools test lint generate integration e2e conformance bench fuzz clean help
 
 all: build
 
 build: ## knarr and stock kubectl, in bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/knarr ./cmd/kubectl
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/knarr ./cmd/kubectl
 
 up: tools build ## a whole cluster on this machine, after installing what it needs
 	bin/knarr up
@@ -35,11 +39,11 @@ tools: ## what a node needs beside knarr: runc, CNI plugins and a containerd 2.1
 	@have=$$(containerd --version 2>/dev/null | sed -n 's/.* v\{0,1\}\([0-9]*\.[0-9]*\)\..*/\1/p'); \
 	if [ -x bin/containerd ] || printf '2.1\n%s\n' "$${have:-0}" | sort -V -C; then exit 0; fi; \
 	echo "building containerd $(CONTAINERD) (this machine has $${have:-none})"; \
-	CGO_ENABLED=0 GOBIN=$(CURDIR)/bin $(GO) install -trimpath -ldflags '-s -w' -tags 'no_btrfs no_devmapper no_zfs' \
+	GOBIN=$(CURDIR)/bin $(GO) install -ldflags '-s -w' -tags 'no_btrfs no_devmapper no_zfs' \
 		github.com/containerd/containerd/v2/cmd/containerd@v$(CONTAINERD) github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@v$(CONTAINERD)
 
 test: ## unit tests with the race detector, and the rules of the tree
-	$(GO) test -race ./...
+	CGO_ENABLED=1 $(GO) test -race -vet=off -ldflags='-s -w' ./...
 
 lint: ## formatting and linters
 	@[ "$$($(GOBIN)/golangci-lint version --short 2>/dev/null)" = $(LINT) ] || $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT)
@@ -51,7 +55,7 @@ generate: ## the eBPF objects and their Go twins; fails where they are not as co
 	git diff --exit-code -- proxy/datapath
 
 integration: tools ## tests that need root, a kernel, containerd or etcd
-	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -count=1 -p 1 ./...
+	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -vet=off -count=1 -p 1 ./...
 
 e2e: tools build ## a cluster of this build, tried as a user would
 	$(GO) test -tags e2e -count=1 -v -timeout 20m ./cmd/knarr/...
