@@ -114,6 +114,20 @@ func NonNegative[N int32 | int64](a At, n N) {
 	}
 }
 
+// NonNegativeIf is NonNegative where there is a number.
+func NonNegativeIf[N int32 | int64](a At, n *N) {
+	if n != nil {
+		NonNegative(a, *n)
+	}
+}
+
+// AtMost demands a number that is not above another, which what names.
+func AtMost[N int32 | int64](a At, n, limit N, what string) {
+	if n > limit {
+		a.Invalid(n, "cannot be greater than "+what)
+	}
+}
+
 // Positive demands a number above zero.
 func Positive[N int32 | int64](a At, n N) {
 	if n <= 0 {
