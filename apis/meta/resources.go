@@ -69,6 +69,14 @@ func Quantity(at check.At, name corev1.ResourceName, q resource.Quantity) {
 	}
 }
 
+// BasicQuantity demands an amount that is not below zero, in the words of kinds
+// that do not care which resource it is of.
+func BasicQuantity(at check.At, q resource.Quantity) {
+	if q.Value() < 0 {
+		at.Invalid(q.Value(), "must be a valid resource quantity")
+	}
+}
+
 // PositiveQuantity demands an amount above zero.
 func PositiveQuantity(at check.At, q resource.Quantity) {
 	if q.Sign() <= 0 {

@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,6 +58,15 @@ func WarnSelector(w *check.Warnings, at check.At, s *metav1.LabelSelector) {
 		if instead := OldNodeLabel(key); instead != "" {
 			w.At(at.Dot("matchLabels").Dot(key), "%s", instead)
 		}
+	}
+}
+
+// WarnPodNames warns of a name that will be part of the names of pods and yet
+// is no label.
+func WarnPodNames(w *check.Warnings, name string) {
+	if wrong := utilvalidation.IsDNS1123Label(name); len(wrong) > 0 {
+		w.Add(fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; "+
+			"a DNS label is recommended: %v", wrong))
 	}
 }
 
