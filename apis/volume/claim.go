@@ -73,6 +73,12 @@ func Mode(at check.At, m corev1.PersistentVolumeMode) {
 	check.OneOf(at, m, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)
 }
 
+// WarnClaim warns of sizes that are no whole number of bytes.
+func WarnClaim(w *check.Warnings, at check.At, c *corev1.PersistentVolumeClaimSpec) {
+	meta.WarnFraction(w, at.Dot("resources.requests"), c.Resources.Requests, corev1.ResourceStorage)
+	meta.WarnFraction(w, at.Dot("resources.limits"), c.Resources.Limits, corev1.ResourceStorage)
+}
+
 func dataSources(at check.At, c *corev1.PersistentVolumeClaimSpec, may Lenience) {
 	one := func(at check.At, group *string, kind, name string) {
 		at.Dot("name").Present(name)

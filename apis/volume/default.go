@@ -44,7 +44,7 @@ func DefaultSource(v *corev1.VolumeSource) {
 		}
 	}
 	if v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil {
-		DefaultClaim(&v.Ephemeral.VolumeClaimTemplate.Spec)
+		DefaultClaimSpec(&v.Ephemeral.VolumeClaimTemplate.Spec)
 	}
 }
 
@@ -64,8 +64,16 @@ func DefaultPersistent(v *corev1.PersistentVolumeSource) {
 	}
 }
 
-// DefaultClaim fills the spec of a claim, and drops what its spec has no use for.
-func DefaultClaim(c *corev1.PersistentVolumeClaimSpec) {
+// DefaultClaim fills a claim.
+func DefaultClaim(c *corev1.PersistentVolumeClaim) {
+	c.Status.Phase = cmp.Or(c.Status.Phase, corev1.ClaimPending)
+	DefaultClaimSpec(&c.Spec)
+	meta.RoundUp(c.Status.Capacity)
+	meta.RoundUp(c.Status.AllocatedResources)
+}
+
+// DefaultClaimSpec fills the spec of a claim.
+func DefaultClaimSpec(c *corev1.PersistentVolumeClaimSpec) {
 	c.VolumeMode = cmp.Or(c.VolumeMode, new(corev1.PersistentVolumeFilesystem))
 	meta.RoundUp(c.Resources.Limits)
 	meta.RoundUp(c.Resources.Requests)

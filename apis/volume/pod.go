@@ -32,7 +32,7 @@ var podSources = []source[podVolume]{
 	of("awsElasticBlockStore", func(v *podVolume) *corev1.AWSElasticBlockStoreVolumeSource { return v.AWSElasticBlockStore }, awsElasticBlockStore),
 	of("secret", func(v *podVolume) *corev1.SecretVolumeSource { return v.Secret }, secret),
 	of("nfs", func(v *podVolume) *corev1.NFSVolumeSource { return v.NFS }, nfs),
-	{"iscsi", func(v *podVolume) bool { return v.ISCSI != nil }, podISCSI},
+	{name: "iscsi", set: func(v *podVolume) bool { return v.ISCSI != nil }, check: podISCSI},
 	of("glusterfs", func(v *podVolume) *corev1.GlusterfsVolumeSource { return v.Glusterfs },
 		need[corev1.GlusterfsVolumeSource]("glusterfs", "endpoints", "path")),
 	of("flocker", func(v *podVolume) *corev1.FlockerVolumeSource { return v.Flocker }, flocker),
@@ -57,12 +57,12 @@ var podSources = []source[podVolume]{
 		need[corev1.PortworxVolumeSource]("portworxVolume", "volumeID")),
 	of("azureDisk", func(v *podVolume) *corev1.AzureDiskVolumeSource { return v.AzureDisk }, azureDisk),
 	of("storageos", func(v *podVolume) *corev1.StorageOSVolumeSource { return v.StorageOS }, podStorageOS),
-	{"projected", func(v *podVolume) bool { return v.Projected != nil }, projected},
+	{name: "projected", set: func(v *podVolume) bool { return v.Projected != nil }, check: projected},
 	of("scaleIO", func(v *podVolume) *corev1.ScaleIOVolumeSource { return v.ScaleIO },
 		need[corev1.ScaleIOVolumeSource]("scaleIO", "gateway", "system", "volumeName")),
 	of("csi", func(v *podVolume) *corev1.CSIVolumeSource { return v.CSI }, podCSI),
-	{"ephemeral", func(v *podVolume) bool { return v.Ephemeral != nil }, ephemeral},
-	{"image", func(v *podVolume) bool { return v.Image != nil }, image},
+	{name: "ephemeral", set: func(v *podVolume) bool { return v.Ephemeral != nil }, check: ephemeral},
+	{name: "image", set: func(v *podVolume) bool { return v.Image != nil }, check: image},
 }
 
 // Volumes checks the volumes of a pod, and returns those by name with which

@@ -13,6 +13,7 @@ type source[V any] struct {
 	name  string
 	set   func(v *V) bool
 	check func(at check.At, v *V)
+	also  bool // may stand beside another
 }
 
 // of makes a source of the field that get finds. The rule gets the place of
@@ -32,7 +33,7 @@ func exactlyOne[V any](at check.At, v *V, sources []source[V]) {
 		if !s.set(v) {
 			continue
 		}
-		if found {
+		if found && !s.also {
 			at.Dot(s.name).Forbidden("may not specify more than 1 volume type")
 			continue
 		}
