@@ -42,6 +42,14 @@ func Drop(spec, was *corev1.PodSpec) {
 	}
 }
 
+// DropTemplate is Drop for a template; was is nil where it was none.
+func DropTemplate(t, was *corev1.PodTemplateSpec) {
+	if was == nil {
+		was = &corev1.PodTemplateSpec{}
+	}
+	Drop(&t.Spec, &was.Spec)
+}
+
 func anyStopSignal(spec *corev1.PodSpec) bool {
 	for _, c := range Containers(check.At{}, spec) {
 		if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {

@@ -65,6 +65,15 @@ func ValidateTemplate(at check.At, t, was *corev1.PodTemplateSpec) {
 	}
 }
 
+// Restarts demands of a spec that its containers run for ever. Messages name
+// the kind that makes the pods.
+func Restarts(at check.At, spec *corev1.PodSpec, kind string) {
+	check.OneOf(at.Dot("restartPolicy"), spec.RestartPolicy, corev1.RestartPolicyAlways)
+	if spec.ActiveDeadlineSeconds != nil {
+		at.Dot("activeDeadlineSeconds").Forbidden("activeDeadlineSeconds in " + kind + " is not Supported")
+	}
+}
+
 // Annotations checks the annotations that mean something to the system.
 func (s Subject) Annotations(at check.At) {
 	all := s.Meta.Annotations

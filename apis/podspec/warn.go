@@ -9,6 +9,7 @@ import (
 
 	"github.com/knarr-dev/knarr/apis/check"
 	"github.com/knarr-dev/knarr/apis/meta"
+	"github.com/knarr-dev/knarr/apis/volume"
 )
 
 // oldAnnotations once meant something.
@@ -52,9 +53,7 @@ func (s Subject) Warn(at check.At) (w check.Warnings) {
 			}
 		}
 		if v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil {
-			r, at := v.Ephemeral.VolumeClaimTemplate.Spec.Resources, at.Dot("ephemeral.volumeClaimTemplate.spec.resources")
-			meta.WarnFraction(&w, at.Dot("requests"), r.Requests, corev1.ResourceStorage)
-			meta.WarnFraction(&w, at.Dot("limits"), r.Limits, corev1.ResourceStorage)
+			volume.WarnClaim(&w, at.Dot("ephemeral.volumeClaimTemplate.spec"), &v.Ephemeral.VolumeClaimTemplate.Spec)
 		}
 	}
 	warnPaths(&w, spec.Volumes)
