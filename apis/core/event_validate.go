@@ -24,6 +24,9 @@ func validateEvent(e, _ *corev1.Event) field.ErrorList {
 // and only counted afterwards.
 func validateEventV1(stored, was apis.Object) field.ErrorList {
 	at, e := check.New(), stored.(*corev1.Event)
+	for i, f := range e.Finalizers {
+		at.Add(meta.Finalizer(at.Dot("metadata.finalizers").Index(i).Path(), f)...)
+	}
 	eventRules(at, e, "reportingController")
 	if old, ok := was.(*corev1.Event); ok && old != nil {
 		eventChanges(at, e, old)
@@ -31,9 +34,6 @@ func validateEventV1(stored, was apis.Object) field.ErrorList {
 	}
 	if e.Name != "" {
 		meta.Name(at.Dot("metadata.name"), e.Name)
-	}
-	for i, f := range e.Finalizers {
-		at.Add(meta.Finalizer(at.Dot("metadata.finalizers").Index(i).Path(), f)...)
 	}
 	eventSeries(at, e)
 	if e.EventTime.IsZero() {
