@@ -19,15 +19,19 @@ type Server struct {
 	store *Store
 }
 
+// MaxOps is how many writes a commit to a Server may have: all bootstrap
+// objects at once.
+const MaxOps = 4096
+
 // Sizes that suit a server of one member with an API server around it.
 const (
-	quota       = 8 << 30  // of the database file
-	maxRequest  = 16 << 20 // a Txn of bootstrap objects, or a large object's
-	maxOps      = 4096     // in one Txn: all bootstrap objects at once
-	snapshots   = 5000     // raft entries between snapshots, which bound memory
-	catchUp     = 500      // raft entries kept for a member that is behind
-	tick        = 10       // milliseconds; alone, a member has nobody to wait for
-	electTicks  = 100      // milliseconds
+	quota      = 8 << 30  // of the database file
+	maxRequest = 16 << 20 // a Txn of bootstrap objects, or a large object's
+
+	snapshots   = 5000 // raft entries between snapshots, which bound memory
+	catchUp     = 500  // raft entries kept for a member that is behind
+	tick        = 10   // milliseconds; alone, a member has nobody to wait for
+	electTicks  = 100  // milliseconds
 	peerAddress = "http://localhost:2380"
 )
 
@@ -49,7 +53,7 @@ func Start(ctx context.Context, dir string) (*Server, error) {
 	cfg.AdvertisePeerUrls, cfg.AdvertiseClientUrls = []url.URL{*addr}, []url.URL{*addr}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.TickMs, cfg.ElectionMs = tick, electTicks
-	cfg.QuotaBackendBytes, cfg.MaxRequestBytes, cfg.MaxTxnOps = quota, maxRequest, maxOps
+	cfg.QuotaBackendBytes, cfg.MaxRequestBytes, cfg.MaxTxnOps = quota, maxRequest, MaxOps
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = snapshots, catchUp
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger())
 	e, err := embed.StartEtcd(cfg)
