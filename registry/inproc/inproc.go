@@ -97,7 +97,7 @@ func (e *exchange) run(h http.Handler, r *http.Request) {
 		err, _ := v.(error)
 		switch {
 		case v == nil:
-			e.end(nil)
+			e.end(e.ctx.Err()) // an answer that nobody waited for may not be whole
 		case errors.Is(err, http.ErrAbortHandler):
 			e.end(io.ErrUnexpectedEOF)
 		default:
