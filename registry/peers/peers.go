@@ -107,6 +107,13 @@ func (p *Peers) Run(ctx context.Context) error {
 	}
 }
 
+// call is for writes of the objects called like the service. Nobody else has
+// a hand in their fields, so no account is kept of who owns them: the start
+// would have to wait for all schemas to be read.
+func (p *Peers) call() *rest.Call {
+	return &rest.Call{Namespace: metav1.NamespaceDefault, Name: name, Applied: true}
+}
+
 // serve makes the service where it is not there.
 func (p *Peers) serve(ctx context.Context) error {
 	if p.services.Objects.Get(registry.Key(metav1.NamespaceDefault, name)) != nil {
@@ -131,7 +138,7 @@ func (p *Peers) serve(ctx context.Context) error {
 
 // create makes an object in the namespace default, if nobody else is faster.
 func (p *Peers) create(ctx context.Context, k *rest.Kind, obj apis.Object) error {
-	_, err := k.Main().Create(ctx, &rest.Call{Namespace: metav1.NamespaceDefault, Manager: manager}, obj)
+	_, err := k.Main().Create(ctx, p.call(), obj)
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
@@ -140,7 +147,7 @@ func (p *Peers) create(ctx context.Context, k *rest.Kind, obj apis.Object) error
 
 // edit changes the object called like the service, and makes it if it is not there.
 func (p *Peers) edit(ctx context.Context, k *rest.Kind, change func(obj apis.Object) error) error {
-	_, err := k.Edit(ctx, &rest.Call{Namespace: metav1.NamespaceDefault, Name: name, Manager: manager}, change)
+	_, err := k.Edit(ctx, p.call(), change)
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
@@ -276,7 +283,7 @@ func (p *Peers) publishSlice(ctx context.Context, want *discoveryv1.EndpointSlic
 		}
 		if obj.(*discoveryv1.EndpointSlice).AddressType != want.AddressType {
 			// The type of a slice cannot change.
-			_, err := p.slices.Delete(ctx, &rest.Call{Namespace: metav1.NamespaceDefault, Name: name}, &metav1.DeleteOptions{})
+			_, err := p.slices.Delete(ctx, p.call(), &metav1.DeleteOptions{})
 			if err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}
