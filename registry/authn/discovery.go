@@ -27,11 +27,13 @@ func Discovery(issuer, keysURI string, keys *Keys) (map[string]http.Handler, err
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, nil //nolint:nilerr // an issuer may be any text
 	}
-	config, err := json.Marshal(map[string]any{
-		"issuer": issuer, "jwks_uri": keysURI,
-		"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
-		"id_token_signing_alg_values_supported": keys.algorithms(),
-	})
+	config, err := json.Marshal(struct {
+		Issuer     string   `json:"issuer"`
+		KeysURI    string   `json:"jwks_uri"`
+		Responses  []string `json:"response_types_supported"`
+		Subjects   []string `json:"subject_types_supported"`
+		Algorithms []string `json:"id_token_signing_alg_values_supported"`
+	}{issuer, keysURI, []string{"id_token"}, []string{"public"}, keys.algorithms()})
 	if err != nil {
 		return nil, err
 	}

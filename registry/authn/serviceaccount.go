@@ -76,15 +76,9 @@ type ServiceAccounts struct {
 
 // Token is part of Tokens.
 func (a *ServiceAccounts) Token(ctx context.Context, token string, audiences []string) (Identity, bool, error) {
-	if !a.ours(token) {
-		return Identity{}, false, nil
-	}
-	c, err := a.signed.claims(token, a.Keys)
-	if err != nil {
+	c, err := a.signed.claims(token, a)
+	if err != nil || c == nil {
 		return Identity{}, false, err
-	}
-	if c == nil {
-		return Identity{}, false, nil
 	}
 	if c.Issuer == legacyIssuer {
 		return a.legacy(ctx, token, c, audiences)
@@ -222,6 +216,8 @@ func (c *Claims) user() registry.User {
 	extra := func(ref *Ref, what string) {
 		if ref != nil {
 			u.Extra["authentication.kubernetes.io/"+what+"-name"] = []string{ref.Name}
+		}
+		if ref != nil && ref.UID != "" {
 			u.Extra["authentication.kubernetes.io/"+what+"-uid"] = []string{string(ref.UID)}
 		}
 	}
@@ -252,17 +248,16 @@ type signed struct {
 	by map[[sha256.Size]byte]*Claims
 }
 
-// claims are what a token says that one of the keys has signed; nil where it
-// is no token at all.
-func (s *signed) claims(token string, keys *Keys) (*Claims, error) {
+// claims are what a token says that is a's; nil where it is not.
+func (s *signed) claims(token string, a *ServiceAccounts) (*Claims, error) {
 	sum := sha256.Sum256([]byte(token))
 	s.mu.RLock()
 	c := s.by[sum]
 	s.mu.RUnlock()
-	if c != nil {
+	if c != nil || !a.ours(token) {
 		return c, nil
 	}
-	c, err := verify(token, keys)
+	c, err := verify(token, a.Keys)
 	if err != nil || c == nil {
 		return nil, err
 	}
