@@ -7,7 +7,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/registry"
@@ -97,8 +96,8 @@ func bindingGrant(ctx context.Context, cfg Config, r *Request, ref rbacv1.RoleRe
 	}
 	rules, ok := cfg.Roles.RulesOf(ctx, ref, r.Namespace)
 	if !ok && plural != "" {
-		// As upstream: in the singular.
-		return apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: plural[:len(plural)-1]}, ref.Name)
+		// As upstream: here the role is called by the binding's kind.
+		return apierrors.NewNotFound(r.Kind.GroupResource(), ref.Name)
 	}
 	if err := cfg.Roles.MayGrant(ctx, &r.User, r.Namespace, rules); err != nil {
 		return forbidFor(r, err)
