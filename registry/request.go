@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -105,6 +106,13 @@ func (r *Request) Annotate(key, value string) {
 		r.audit = map[string]string{}
 	}
 	r.audit[key] = value
+}
+
+// Annotations are the notes for the request's audit event so far.
+func (r *Request) Annotations() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.audit)
 }
 
 // Manager is the name under which a write by the request's client owns
