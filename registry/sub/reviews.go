@@ -2,6 +2,7 @@ package sub
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func (r reviews) token(ctx context.Context, _ *rest.Call, t *authenticationv1.To
 	id, ok, err := r.who.Token(ctx, t.Spec.Token, wanted)
 	switch {
 	case err != nil:
-		t.Status.Error = err.Error()
+		t.Status.Error = fmt.Sprintf("[%v, %v]", authn.ErrToken, err) // as upstream
 	case !ok:
 		t.Status.Error = authn.ErrToken.Error()
 	default:

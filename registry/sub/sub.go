@@ -16,7 +16,7 @@ import (
 )
 
 // An Action answers requests to a subresource, or to a kind that is not
-// stored. One of Create, Objects and Serve is set.
+// stored. One of Create, List and Serve is set.
 type Action struct {
 	Resource schema.GroupResource
 	Sub      string // "" for a kind that is not stored
@@ -28,8 +28,9 @@ type Action struct {
 	Kind   schema.GroupVersionKind
 	Also   []schema.GroupVersion // others in which Kind may be posted, with the same fields
 
-	// Objects are all there are of a kind that is made when it is asked for.
-	Objects func(ctx context.Context) ([]apis.Object, error)
+	// List makes the list of all objects of a kind that is made when it is
+	// asked for.
+	List func(ctx context.Context) (runtime.Object, error)
 
 	// Serve takes over the whole request. An error that it returns goes to
 	// the client, so it must not return one after it has begun to answer. The
