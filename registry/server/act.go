@@ -3,15 +3,19 @@ package server
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
-	"github.com/knarr-dev/knarr/registry/cache"
 	"github.com/knarr-dev/knarr/registry/rest"
 	"github.com/knarr-dev/knarr/registry/sub"
 	"github.com/knarr-dev/knarr/registry/wire"
@@ -24,7 +28,7 @@ func (a *answer) act(f *rest.Form, action *sub.Action, req *registry.Request) er
 		ctx, end := a.untilStop()
 		defer end()
 		return action.Serve(a.w, a.r.WithContext(ctx), req)
-	case action.Objects != nil:
+	case action.List != nil:
 		return a.computed(f, action, req)
 	}
 	return a.create(f, action, req)
@@ -64,6 +68,9 @@ func (a *answer) create(f *rest.Form, action *sub.Action, req *registry.Request)
 	}
 	c := a.call(req, opts.DryRun, opts.FieldManager)
 	c.Options = opts
+	if err := placed(obj, req.Namespace); err != nil {
+		return err
+	}
 	review := &admit.Request{
 		Operation: admit.Create, Kind: f.Definition, Sub: req.Sub, Namespace: req.Namespace, Name: req.Name,
 		Object: obj, Options: opts, DryRun: c.DryRun, User: req.User,
@@ -82,6 +89,15 @@ func (a *answer) create(f *rest.Form, action *sub.Action, req *registry.Request)
 	return nil
 }
 
+// placed makes a posted object be in the namespace that it was posted to.
+func placed(obj apis.Object, namespace string) error {
+	if ns := obj.GetNamespace(); ns != "" && ns != namespace && namespace != "" {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	obj.SetNamespace(namespace)
+	return nil
+}
+
 // computed reads objects that an action makes when they are asked for.
 func (a *answer) computed(f *rest.Form, action *sub.Action, req *registry.Request) error {
 	if err := a.negotiate(); err != nil {
@@ -91,45 +107,47 @@ func (a *answer) computed(f *rest.Form, action *sub.Action, req *registry.Reques
 	if err != nil {
 		return err
 	}
-	all, err := action.Objects(a.r.Context())
+	list, err := action.List(a.r.Context())
 	if err != nil {
 		return err
 	}
-	var found []*cache.Object
-	for _, obj := range all {
+	items, err := meta.ExtractList(list)
+	if err != nil {
+		return err
+	}
+	found := []runtime.Object{}
+	for _, item := range items {
+		obj := item.(apis.Object)
+		obj.GetObjectKind().SetGroupVersionKind(f.Wire.GroupVersionKind)
 		named := fields.Set{"metadata.name": obj.GetName(), "metadata.namespace": ""}
 		switch {
-		case req.Verb == "get" && obj.GetName() != req.Name:
-			continue
-		case req.Verb == "list" && (!sel.Labels.Matches(labels.Set(obj.GetLabels())) || !sel.Fields.Matches(named)):
-			continue
+		case req.Verb == "get" && obj.GetName() == req.Name:
+			a.written(f, http.StatusOK, obj)
+			return nil
+		case req.Verb == "list" && sel.Labels.Matches(labels.Set(obj.GetLabels())) && sel.Fields.Matches(named):
+			found = append(found, obj)
 		}
-		o, err := encoded(f, obj)
-		if err != nil {
-			return err
-		}
-		found = append(found, o)
 	}
 	switch {
-	case req.Verb == "list":
-		a.list(f, found, wire.ListMeta{})
-	case len(found) == 0:
-		return apierrors.NewNotFound(f.GroupResource(), req.Name)
-	default:
-		a.stored(f, found[0])
+	case req.Verb == "get":
+		// As upstream: here the singular stands where errors else have the plural.
+		return apierrors.NewNotFound(schema.GroupResource{Group: f.Group, Resource: strings.ToLower(f.Kind.GroupVersionKind.Kind)}, req.Name)
+	case a.f.shape != whole:
+		return a.shaped(f, metav1.ListMeta{}, func(yield func(apis.Object, error) bool) {
+			for _, obj := range found {
+				if !yield(obj.(apis.Object), nil) {
+					return
+				}
+			}
+		})
 	}
+	for _, obj := range found {
+		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{}) // which a list says for all
+	}
+	if err := meta.SetList(list, found); err != nil {
+		return err
+	}
+	list.GetObjectKind().SetGroupVersionKind(f.Wire.GroupVersion().WithKind(f.Wire.GroupVersionKind.Kind + "List"))
+	a.send(http.StatusOK, list)
 	return nil
-}
-
-// encoded is an object as the cache would hold it.
-func encoded(f *rest.Form, obj apis.Object) (*cache.Object, error) {
-	value, err := f.Wire.Encode(obj)
-	if err != nil {
-		return nil, err
-	}
-	o, err := f.Wire.Object(value, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &cache.Object{Object: wire.Object{Kind: f.Wire, Raw: o.Raw}, Key: obj.GetName()}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -28,10 +29,11 @@ import (
 
 // An answer writes one response. Its methods send at most one.
 type answer struct {
-	s *Server
-	w http.ResponseWriter
-	r *http.Request
-	f format
+	s    *Server
+	w    http.ResponseWriter
+	r    *http.Request
+	f    format
+	done func() // what is to be called at the end of a request
 }
 
 // fail sends an error as a Status.
@@ -281,13 +283,22 @@ func (a *answer) rewritten(text []byte) error {
 // shapedList sends a list as a table, or of metadata only.
 func (a *answer) shapedList(f *rest.Form, objs []*cache.Object, meta wire.ListMeta) error {
 	listMeta := metav1.ListMeta{ResourceVersion: strconv.FormatInt(meta.Rev, 10), Continue: meta.Continue, RemainingItemCount: meta.Remaining}
+	return a.shaped(f, listMeta, func(yield func(apis.Object, error) bool) {
+		for _, o := range objs {
+			if obj, err := o.Decode(); !yield(obj, err) {
+				return
+			}
+		}
+	})
+}
+
+func (a *answer) shaped(f *rest.Form, listMeta metav1.ListMeta, objs iter.Seq2[apis.Object, error]) error {
 	t := a.newTable(f, listMeta, true)
 	partial := &metav1.PartialObjectMetadataList{
 		TypeMeta: metav1.TypeMeta{Kind: "PartialObjectMetadataList", APIVersion: a.f.group},
 		ListMeta: listMeta, Items: []metav1.PartialObjectMetadata{},
 	}
-	for _, o := range objs {
-		obj, err := o.Decode()
+	for obj, err := range objs {
 		if err != nil {
 			return err
 		}

@@ -36,6 +36,11 @@ type Config struct {
 	// that says why not.
 	Authorize func(ctx context.Context, r *registry.Request) error
 
+	// Audit is told of each request when its user is known, or is known to be
+	// nobody, and whether it is one without an end. It returns what the answer
+	// is to be written to, and what is to be called at the end. nil for nobody.
+	Audit func(w http.ResponseWriter, r *http.Request, req *registry.Request, endless bool) (http.ResponseWriter, func())
+
 	// Paths are handlers by path, for all that is no resource. One ending in
 	// a slash serves all below it.
 	Paths map[string]http.Handler
@@ -102,8 +107,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &recorder{ResponseWriter: w, began: time.Now()}
 	req := parse(r)
 	r = r.WithContext(registry.WithRequest(r.Context(), req))
-	a := &answer{s: s, w: out, r: r}
+	a := &answer{s: s, w: out, r: r, done: func() {}}
 	defer s.count(req, out)
+	defer func() { a.done() }()
 	defer a.recover()
 	h := out.Header()
 	h.Set("Cache-Control", "no-cache, private")
@@ -138,10 +144,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit finds out whose the request is and whether it may be.
 func (s *Server) admit(a *answer, req *registry.Request) error {
 	user, ok, err := s.Authenticate(a.r)
+	req.User = user
+	if out, is := a.w.(*recorder); is && s.Audit != nil {
+		out.ResponseWriter, a.done = s.Audit(out.ResponseWriter, a.r, req, longRunning(req))
+	}
 	if err != nil || !ok {
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
-	req.User = user
 	a.r.Header.Del("Authorization") // nobody behind here is to see it
 	if err := s.impersonate(a.r, req); err != nil {
 		return err
