@@ -28,6 +28,7 @@ import (
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
 	"github.com/knarr-dev/knarr/registry/alloc"
+	"github.com/knarr-dev/knarr/registry/audit"
 	"github.com/knarr-dev/knarr/registry/authn"
 	"github.com/knarr-dev/knarr/registry/bootstrap"
 	"github.com/knarr-dev/knarr/registry/cache"
@@ -81,12 +82,35 @@ func New(cfg Config) (*Server, error) {
 	if err := s.keepers(&cfg); err != nil {
 		return nil, err
 	}
+	record, err := s.auditing(&cfg)
+	if err != nil {
+		return nil, err
+	}
 	s.Handler = server.New(server.Config{
-		Rest: svc, Actions: append(s.actions(&cfg), cfg.Actions...), MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites,
+		Audit: record, Rest: svc, Actions: append(s.actions(&cfg), cfg.Actions...), MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites,
 		Authenticate: s.access.who.Request, Authorize: s.authorize,
 	})
 	s.Handler.Paths, err = s.paths(&cfg)
 	return s, err
+}
+
+// recording is how the server tells of requests; see server.Config.
+type recording = func(http.ResponseWriter, *http.Request, *registry.Request, bool) (http.ResponseWriter, func())
+
+// auditing opens the audit log, if there is to be one.
+func (s *Server) auditing(cfg *Config) (recording, error) {
+	if cfg.Audit.Policy == "" {
+		return nil, nil
+	}
+	if cfg.Audit.Log == "" {
+		return nil, errors.New("an audit policy needs a log to be for")
+	}
+	log, err := audit.Open(cfg.Audit.Policy, cfg.Audit.Log)
+	if err != nil {
+		return nil, err
+	}
+	s.audited = true
+	return log.Begin, nil
 }
 
 // admission is what the admission plugins work with.
@@ -168,7 +192,9 @@ func (s *Server) actions(cfg *Config) []sub.Action {
 		Service: s.Rest, Signer: a.signer, Audiences: a.audiences, Most: cfg.Accounts.MaxLife, NewID: uuid.NewString,
 		Extended: !cfg.Accounts.NoExtension,
 	}
-	return append(sub.Reviews(a.who, a.may, a.audiences, s.Rest.Now), tokens.Action())
+	all := append(sub.Reviews(a.who, a.may, a.audiences, s.Rest.Now), tokens.Action())
+	all = append(all, sub.Bindings(s.Rest)...)
+	return append(all, sub.Evictions(s.Rest), sub.ComponentStatuses(sub.Components(s.Rest.Store)))
 }
 
 // paths are the handlers of all that is no resource.
@@ -186,12 +212,12 @@ func (s *Server) paths(cfg *Config) (map[string]http.Handler, error) {
 		kinds = append(kinds, k.Definition)
 	}
 	versions := discovery.Served(all.Groups, kinds)
-	docs := openapi.New(versions, all.Scheme(), s.Rest.Owners.Converter, release.GitVersion)
+	docs := openapi.New(versions, all.Scheme(), s.Rest.Owners.Converter, Release.GitVersion)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	reg.MustRegister(server.Metrics()...)
 	paths := map[string]http.Handler{
-		"": s.Handler.Index(), "/version": server.Version(release), "/metrics": server.MetricsHandler(reg),
+		"": s.Handler.Index(), "/version": server.Version(Release), "/metrics": server.MetricsHandler(reg),
 	}
 	for _, more := range []map[string]http.Handler{
 		s.Handler.Discovery(versions, cfg.Address), s.Handler.OpenAPI(docs), server.Health(s.checks()), tokens, cfg.Paths,
@@ -201,8 +227,8 @@ func (s *Server) paths(cfg *Config) (map[string]http.Handler, error) {
 	return paths, nil
 }
 
-// release is the version of Kubernetes that this is.
-var release = version.Info{
+// Release is the version of Kubernetes that this is.
+var Release = version.Info{
 	Major: "1", Minor: "36", GitVersion: "v1.36.3+knarr", GitTreeState: "clean",
 	EmulationMajor: "1", EmulationMinor: "36", MinCompatibilityMajor: "1", MinCompatibilityMinor: "35",
 	BuildDate: "1970-01-01T00:00:00Z", GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
