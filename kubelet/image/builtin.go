@@ -41,7 +41,7 @@ func Builtins(executable string) ([]Builtin, error) {
 		Name: Pause,
 		mark: "pause " + runtime.GOARCH + " " + fmt.Sprint(len(pauseProgram())),
 		make: func(context.Context) (assembled, error) {
-			return assemble([]file{{Name: "pause", Mode: 0o755, Data: pauseProgram()}}, []string{"/pause"})
+			return assemble([]file{{Name: "pause", Mode: 0o755, Data: pauseProgram()}}, []string{"/pause"}, nil)
 		},
 	}}
 	mark, err := fingerprint(executable)
@@ -52,11 +52,11 @@ func Builtins(executable string) ([]Builtin, error) {
 		Name: Demo, mark: mark,
 		make: func(context.Context) (assembled, error) {
 			files := append(skeleton(), file{Name: "knarr", Mode: 0o755, Path: executable})
-			return assemble(files, []string{"/knarr", "demo"})
+			return assemble(files, []string{"/knarr", "demo"}, nil)
 		},
 	})
 	if mark, err := fingerprint(busyboxPath); err == nil {
-		list = append(list, Builtin{Name: Busybox, mark: mark, make: busybox})
+		list = append(list, Builtin{Name: Busybox, mark: mark + " sh", make: busybox})
 	}
 	return list, nil
 }
@@ -98,5 +98,5 @@ func busybox(ctx context.Context) (assembled, error) {
 			files = append(files, file{Name: "bin/" + name, Link: "busybox"})
 		}
 	}
-	return assemble(files, []string{"/bin/sh"})
+	return assemble(files, nil, []string{"sh"})
 }

@@ -34,14 +34,15 @@ type blob struct {
 type assembled struct{ layer, config, manifest blob }
 
 // assemble makes an image whose digest depends on nothing but what is in it.
-func assemble(files []file, entrypoint []string) (assembled, error) {
+// A command line given to a container comes behind the entrypoint, in place of cmd.
+func assemble(files []file, entrypoint, cmd []string) (assembled, error) {
 	layer, err := digest("application/vnd.oci.image.layer.v1.tar", func(w io.Writer) error { return pack(w, files) })
 	if err != nil {
 		return assembled{}, err
 	}
 	config, err := document("application/vnd.oci.image.config.v1+json", map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Entrypoint": entrypoint, "Env": []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, "WorkingDir": "/"},
+		"config": map[string]any{"Entrypoint": entrypoint, "Cmd": cmd, "Env": []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, "WorkingDir": "/"},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{layer.Digest}},
 	})
 	if err != nil {
