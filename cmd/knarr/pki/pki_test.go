@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,5 +134,48 @@ func TestKubeconfig(t *testing.T) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil || cfg.Host != "https://127.0.0.1:6443" || len(cfg.CAData) == 0 || len(cfg.CertData) == 0 || len(cfg.KeyData) == 0 {
 		t.Errorf("read back %v: %v", cfg, err)
+	}
+}
+
+func TestCluster(t *testing.T) {
+	d, _ := newDir(t)
+	c := Cluster{
+		Hosts: []string{"192.0.2.1"}, Node: "n1", NodeIPs: []string{"192.0.2.1"}, Parts: true,
+		Server: "https://192.0.2.1:6443", AdminAt: filepath.Join(d.Path, "admin.kubeconfig"),
+	}
+	if err := d.Cluster(c); err != nil {
+		t.Fatal(err)
+	}
+	serving, _, err := d.load(APIServer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"192.0.2.1", "127.0.0.1", "kubernetes.default.svc"} {
+		if err := serving.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+	for file, user := range map[string]string{
+		"admin": "kubernetes-admin", "scheduler": "system:kube-scheduler", "controllers": "system:kube-controller-manager",
+		"kubelet": "system:node:n1", "proxy": "system:kube-proxy",
+	} {
+		cfg, err := clientcmd.LoadFromFile(filepath.Join(d.Path, file+".kubeconfig"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, info := range cfg.AuthInfos {
+			block, _ := pem.Decode(info.ClientCertificateData)
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil || cert.Subject.CommonName != user {
+				t.Errorf("%s is %v, %v", file, cert.Subject, err)
+			}
+		}
+	}
+	before := serving.SerialNumber
+	if err := d.Cluster(c); err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := d.load(APIServer); err != nil || again.SerialNumber.Cmp(before) != 0 {
+		t.Errorf("a good certificate was made anew: %v", err)
 	}
 }
