@@ -17,36 +17,45 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Remove ends containerd and all that it runs, and removes its directory: no
-// process, mount or network namespace of it is left. It starts containerd once
-// more where it does not run but has left something behind.
+// Remove is Stop, and removes containerd's directory.
 func Remove(ctx context.Context, c Config) error {
+	if err := Stop(ctx, c); err != nil {
+		return err
+	}
+	return os.RemoveAll(c.Dir)
+}
+
+// Stop ends containerd and all that it runs: no process, mount or network
+// namespace of it is left. Images stay. It starts containerd once more where
+// it does not run but has left something behind.
+func Stop(ctx context.Context, c Config) error {
 	if _, err := os.Stat(c.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	d, err := Start(ctx, c)
 	if err != nil {
-		return fmt.Errorf("remove: %w", err)
+		return fmt.Errorf("remove pods: %w", err)
 	}
 	_ = unix.Close(d.pidfd)
 	// What does not go by the runtime's own doing goes by ours.
-	graceful := empty(ctx, c.Endpoint())
+	graceful := Empty(ctx, c.Endpoint())
 	if pid, ok := c.running(); ok {
-		if err := end(pid, stopLimit); err != nil {
+		if err := end(ctx, pid, stopLimit); err != nil {
 			return errors.Join(graceful, err)
 		}
 	}
-	if err := c.endShims(); err != nil {
+	if err := c.endShims(ctx); err != nil {
 		return errors.Join(graceful, err)
 	}
+	// An error of the runtime's is of no interest any more: nothing runs.
 	if err := unmountBelow(c.Dir); err != nil {
 		return errors.Join(graceful, err)
 	}
-	return os.RemoveAll(c.Dir)
+	return nil
 }
 
-// empty removes all pods of a runtime.
-func empty(ctx context.Context, endpoint string) error {
+// Empty removes all pods of a runtime.
+func Empty(ctx context.Context, endpoint string) error {
 	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("reach containerd: %w", err)
@@ -70,7 +79,7 @@ func empty(ctx context.Context, endpoint string) error {
 
 // endShims ends the shims that are left: each names our socket as the address
 // to report to.
-func (c Config) endShims() error {
+func (c Config) endShims(ctx context.Context) error {
 	mark := []byte("\x00" + c.socket() + "\x00")
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -85,7 +94,7 @@ func (c Config) endShims() error {
 		if err != nil || !bytes.Contains(cmdline, []byte("containerd-shim")) || !bytes.Contains(cmdline, mark) {
 			continue
 		}
-		if err := end(pid, stopLimit); err != nil {
+		if err := end(ctx, pid, stopLimit); err != nil {
 			return err
 		}
 	}
