@@ -21,10 +21,13 @@ type Controller[T apis.Object, In any] struct {
 	Name    string  // as kube-controller-manager's --controllers has it
 	Account string  // the service account it acts as; Name where empty
 	Source  string  // what its events come from; Name where empty
-	Own     Filter  // which T it looks after
+	Own     Filter  // which T it holds in memory
 	Reads   []Read  // other kinds that it looks at, or T for an index of it
 	Writes  []Write // what a plan may touch; the engine refuses all else
 	Workers int     // one where 0
+
+	// Heeds says which T are worth a look when they change; all where nil.
+	Heeds func(T) bool
 
 	Gather func(World, T) In
 	Decide func(In) Plan
@@ -33,7 +36,7 @@ type Controller[T apis.Object, In any] struct {
 // Erase hides the types of c from the engine and the tests.
 func (c Controller[T, In]) Erase() Erased {
 	kind := reflect.TypeFor[T]()
-	self := Read{Kind: kind, Where: c.Own, Wakes: wakeSelf}
+	self := Read{Kind: kind, Where: c.Own, Wakes: c.wakeSelf}
 	return Erased{
 		Name: c.Name, Account: cmp.Or(c.Account, c.Name), Source: cmp.Or(c.Source, c.Name),
 		Kind: kind, Workers: max(1, c.Workers),
@@ -156,9 +159,12 @@ func Soonest(a, b time.Duration) time.Duration {
 	return a
 }
 
-func wakeSelf(_ World, old, obj apis.Object) []Key {
+func (c Controller[T, In]) wakeSelf(_ World, old, obj apis.Object) []Key {
 	if obj == nil {
-		obj = old
+		return []Key{KeyOf(old)} // to forget it
+	}
+	if c.Heeds != nil && !c.Heeds(obj.(T)) && (old == nil || !c.Heeds(old.(T))) {
+		return nil
 	}
 	return []Key{KeyOf(obj)}
 }

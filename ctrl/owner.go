@@ -79,6 +79,8 @@ type Claimant struct {
 	Owner apis.Object
 	Kind  schema.GroupVersionKind // of Owner
 	Picks labels.Selector
+
+	Finalizer string // what is adopted gets it and what is released loses it, if any
 }
 
 // Claim returns those of all that are the claimant's, and what makes it so:
@@ -109,21 +111,35 @@ func Claim[T apis.Object](c Claimant, all []T) (mine []T, do []Action) {
 
 func (c Claimant) adopt(obj apis.Object) Action {
 	ref := metav1.NewControllerRef(c.Owner, c.Kind)
-	return Action{Verb: Patch, Obj: obj, Pace: AtOnce, Patch: JSON(metaPatch{metaFields{obj.GetUID(), []any{ref}}})}
+	fields := metaFields{UID: obj.GetUID(), OwnerReferences: []any{ref}}
+	if c.Finalizer != "" {
+		fields.Finalizers = []string{c.Finalizer}
+	}
+	return Action{Verb: Patch, Obj: obj, Pace: AtOnce, Patch: JSON(metaPatch{fields})}
 }
 
 func (c Claimant) release(obj apis.Object) Action {
-	return Action{Verb: Patch, Obj: obj, Pace: AtOnce, Patch: DropOwners(obj.GetUID(), c.Owner.GetUID())}
+	fields := metaFields{
+		UID:             obj.GetUID(),
+		OwnerReferences: []any{map[string]string{"$patch": "delete", "uid": string(c.Owner.GetUID())}},
+	}
+	if c.Finalizer != "" {
+		fields.DropFinalizers = []string{c.Finalizer}
+	}
+	return Action{Verb: Patch, Obj: obj, Pace: AtOnce, Patch: JSON(metaPatch{fields})}
 }
 
-// DropOwners is the strategic merge patch that takes the owners from the
-// object of that UID, and from no other of its name.
-func DropOwners(uid types.UID, owners ...types.UID) string {
-	var refs []any
-	for _, o := range owners {
-		refs = append(refs, map[string]string{"$patch": "delete", "uid": string(o)})
-	}
-	return JSON(metaPatch{metaFields{uid, refs}})
+// DropFinalizer is the strategic merge patch that takes a finalizer from obj,
+// and from no other of its name.
+func DropFinalizer(obj apis.Object, finalizer string) Action {
+	fields := metaFields{UID: obj.GetUID(), DropFinalizers: []string{finalizer}}
+	return Action{Verb: Patch, Obj: obj, Pace: AtOnce, Patch: JSON(metaPatch{fields})}
+}
+
+// AddFinalizer is the strategic merge patch that gives obj a finalizer.
+func AddFinalizer(obj apis.Object, finalizer string) Action {
+	fields := metaFields{UID: obj.GetUID(), Finalizers: []string{finalizer}}
+	return Action{Verb: Patch, Obj: obj, Patch: JSON(metaPatch{fields})}
 }
 
 type metaPatch struct {
@@ -132,7 +148,9 @@ type metaPatch struct {
 
 type metaFields struct {
 	UID             types.UID `json:"uid"` // a precondition: the server refuses to change it
-	OwnerReferences []any     `json:"ownerReferences"`
+	OwnerReferences []any     `json:"ownerReferences,omitempty"`
+	Finalizers      []string  `json:"finalizers,omitempty"`
+	DropFinalizers  []string  `json:"$deleteFromPrimitiveList/finalizers,omitempty"`
 }
 
 // JSON is v, which must be a value that JSON can say.

@@ -129,7 +129,7 @@ func scale(in input, then *input) (do []ctrl.Action) {
 		})
 	}
 	if diff < 0 {
-		victims, rest := choose(in, min(-diff, burst))
+		victims, rest := ctrl.Ranking{Beside: in.beside, Now: in.now}.Worst(in.pods, min(-diff, burst))
 		then.pods = rest
 		for _, p := range victims {
 			if lingers(p) {

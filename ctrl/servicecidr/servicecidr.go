@@ -63,7 +63,7 @@ func decide(in input) ctrl.Plan {
 	if in.cidr.DeletionTimestamp == nil {
 		var do []ctrl.Action
 		if !held {
-			do = append(do, ctrl.Action{Verb: ctrl.Patch, Obj: in.cidr, Patch: `{"metadata":{"finalizers":["` + finalizer + `"]}}`})
+			do = append(do, ctrl.AddFinalizer(in.cidr, finalizer))
 		}
 		return ctrl.Plan{Do: append(do, in.say(metav1.ConditionTrue, "", "Kubernetes Service CIDR is ready")...)}
 	}
@@ -77,9 +77,7 @@ func decide(in input) ctrl.Plan {
 	if !held {
 		return ctrl.Plan{}
 	}
-	return ctrl.Plan{Do: []ctrl.Action{{
-		Verb: ctrl.Patch, Obj: in.cidr, Patch: `{"metadata":{"$deleteFromPrimitiveList/finalizers":["` + finalizer + `"]}}`,
-	}}}
+	return ctrl.Plan{Do: []ctrl.Action{ctrl.DropFinalizer(in.cidr, finalizer)}}
 }
 
 // say sets the condition Ready, by a patch: one to the finalizers may have

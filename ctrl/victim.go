@@ -1,4 +1,4 @@
-package replicaset
+package ctrl
 
 import (
 	"cmp"
@@ -8,32 +8,35 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/knarr-dev/knarr/ctrl"
 )
 
-// choose picks the n pods that are the least loss, and returns the rest too.
-func choose(in input, n int) (victims, rest []*corev1.Pod) {
-	pods := slices.Clone(in.pods)
+// A Ranking orders pods by how little is lost with them. Times count by their
+// power of two only, so that not all that is new goes, and chance decides
+// among equals: the UID.
+type Ranking struct {
+	Beside map[string]int // how many pods of the same kind each node has; one of two is less of a loss
+	Now    time.Time
+}
+
+// Worst returns the n pods of which the least is lost, and the rest.
+func (r Ranking) Worst(pods []*corev1.Pod, n int) (worst, rest []*corev1.Pod) {
+	pods = slices.Clone(pods)
 	if n < len(pods) {
-		slices.SortFunc(pods, func(a, b *corev1.Pod) int { return in.worse(a, b) })
+		slices.SortFunc(pods, r.compare)
 	}
 	return pods[:n], pods[n:]
 }
 
-// worse orders pods by how little is lost with them. Times count by their
-// power of two only, so that not all that is new goes, and chance decides
-// among equals: the UID.
-func (in input) worse(a, b *corev1.Pod) int {
+func (r Ranking) compare(a, b *corev1.Pod) int {
 	return cmp.Or(
 		compareBool(a.Spec.NodeName != "", b.Spec.NodeName != ""),
 		cmp.Compare(phases[a.Status.Phase], phases[b.Status.Phase]),
-		compareBool(ctrl.Ready(a), ctrl.Ready(b)),
+		compareBool(Ready(a), Ready(b)),
 		cmp.Compare(cost(a), cost(b)),
-		cmp.Compare(in.beside[b.Spec.NodeName], in.beside[a.Spec.NodeName]),
-		in.newer(ctrl.ReadySince(a), ctrl.ReadySince(b), a, b),
+		cmp.Compare(r.Beside[b.Spec.NodeName], r.Beside[a.Spec.NodeName]),
+		r.newer(ReadySince(a), ReadySince(b), a, b),
 		compareRestarts(b, a),
-		in.newer(a.CreationTimestamp.Time, b.CreationTimestamp.Time, a, b),
+		r.newer(a.CreationTimestamp.Time, b.CreationTimestamp.Time, a, b),
 		cmp.Compare(a.UID, b.UID),
 	)
 }
@@ -60,7 +63,7 @@ func cost(p *corev1.Pod) int64 {
 }
 
 // newer puts the later time first, and a time unknown before all.
-func (in input) newer(a, b time.Time, pa, pb *corev1.Pod) int {
+func (r Ranking) newer(a, b time.Time, pa, pb *corev1.Pod) int {
 	switch {
 	case a.Equal(b):
 		return 0
@@ -69,7 +72,7 @@ func (in input) newer(a, b time.Time, pa, pb *corev1.Pod) int {
 	case b.IsZero():
 		return 1
 	}
-	return cmp.Or(cmp.Compare(power(in.now.Sub(a)), power(in.now.Sub(b))), cmp.Compare(pa.UID, pb.UID))
+	return cmp.Or(cmp.Compare(power(r.Now.Sub(a)), power(r.Now.Sub(b))), cmp.Compare(pa.UID, pb.UID))
 }
 
 func power(d time.Duration) int {
