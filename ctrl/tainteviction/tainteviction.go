@@ -22,6 +22,7 @@ var Controller = ctrl.Controller[*corev1.Pod, input]{
 		ctrl.Watch(wake),
 	},
 	Writes: []ctrl.Write{ctrl.May(&corev1.Pod{}, ctrl.Patch, ctrl.Delete)},
+	Heeds:  func(p *corev1.Pod) bool { return p.Spec.NodeName != "" && p.DeletionTimestamp == nil },
 	Gather: func(w ctrl.World, p *corev1.Pod) input {
 		in := input{pod: p, now: w.Now}
 		in.since, _ = w.Memo.(time.Time)
