@@ -5,6 +5,7 @@ package livetest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,8 +240,9 @@ func TestNode(t *testing.T) {
 		for _, taint := range n.Spec.Taints {
 			keys = append(keys, taint.Key+":"+string(taint.Effect))
 		}
+		slices.Sort(keys)
 		got := strings.Join(keys, " ")
-		if got != "node.kubernetes.io/unreachable:NoSchedule node.kubernetes.io/unreachable:NoExecute" {
+		if got != "node.kubernetes.io/unreachable:NoExecute node.kubernetes.io/unreachable:NoSchedule" {
 			return fmt.Errorf("taints %q", got)
 		}
 		return nil
