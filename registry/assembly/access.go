@@ -14,6 +14,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -193,7 +194,7 @@ func (s *Server) early(r *registry.Request) error {
 		return nil
 	}
 	unavailable := apierrors.NewServiceUnavailable("the server is starting")
-	unavailable.ErrStatus.Details.RetryAfterSeconds = 1
+	unavailable.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
 	select {
 	case <-s.Rest.Cache.Loaded():
 		if r.User.In(registry.SystemMasters) {
