@@ -32,6 +32,7 @@ import (
 	"github.com/knarr-dev/knarr/registry/authn"
 	"github.com/knarr-dev/knarr/registry/bootstrap"
 	"github.com/knarr-dev/knarr/registry/cache"
+	"github.com/knarr-dev/knarr/registry/connect"
 	"github.com/knarr-dev/knarr/registry/discovery"
 	"github.com/knarr-dev/knarr/registry/openapi"
 	"github.com/knarr-dev/knarr/registry/patch"
@@ -194,6 +195,7 @@ func (s *Server) actions(cfg *Config) []sub.Action {
 	}
 	all := append(sub.Reviews(a.who, a.may, a.audiences, s.Rest.Now), tokens.Action())
 	all = append(all, sub.Bindings(s.Rest)...)
+	all = append(all, connect.Actions(connect.Config{Service: s.Rest, Kubelets: cfg.Kubelets, Authorize: s.authorize})...)
 	return append(all, sub.Evictions(s.Rest), sub.ComponentStatuses(sub.Components(s.Rest.Store)))
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/alloc"
 	"github.com/knarr-dev/knarr/registry/authn"
+	"github.com/knarr-dev/knarr/registry/connect"
 	"github.com/knarr-dev/knarr/registry/sub"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 
 	Audit    Audit
 	Services Services
+	Kubelets connect.Kubelets
 
 	Actions []sub.Action            // besides those that the server has by itself
 	Paths   map[string]http.Handler // likewise

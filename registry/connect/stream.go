@@ -1,0 +1,145 @@
+package connect
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
+
+	"github.com/knarr-dev/knarr/registry"
+)
+
+// ends are those of a process that a client wants to have.
+type ends struct{ stdin, stdout, stderr, tty bool }
+
+func endsOf(q *query) ends {
+	return ends{stdin: q.truth("stdin"), stdout: q.truth("stdout"), stderr: q.truth("stderr"), tty: q.truth("tty")}
+}
+
+// query is the ends as kubelets read them.
+func (e ends) query() url.Values {
+	v := url.Values{}
+	for name, is := range map[string]bool{"input": e.stdin, "output": e.stdout, "error": e.stderr, "tty": e.tty} {
+		if is {
+			v.Set(name, "1")
+		}
+	}
+	return v
+}
+
+// exec runs a command in a container.
+// contract: SR-8
+func (c *connector) exec(w http.ResponseWriter, r *http.Request, req *registry.Request) error {
+	q := &query{values: r.URL.Query()}
+	e, container, command := endsOf(q), q.text("container"), q.values["command"]
+	if err := c.allowed(r.Context(), req, &corev1.PodExecOptions{
+		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, TTY: e.tty, Container: container, Command: command,
+	}); err != nil {
+		return err
+	}
+	to := e.query()
+	to["command"] = command
+	return c.process(w, r, req, "exec", container, e, to)
+}
+
+// attach connects to what runs in a container.
+func (c *connector) attach(w http.ResponseWriter, r *http.Request, req *registry.Request) error {
+	q := &query{values: r.URL.Query()}
+	e, container := endsOf(q), q.text("container")
+	if err := c.allowed(r.Context(), req, &corev1.PodAttachOptions{
+		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, TTY: e.tty, Container: container,
+	}); err != nil {
+		return err
+	}
+	return c.process(w, r, req, "attach", container, e, e.query())
+}
+
+// allowed decides whether a stream may be opened. That it is asked for by GET,
+// as WebSockets must, does not make it something that who may only look may do.
+func (c *connector) allowed(ctx context.Context, req *registry.Request, opts runtime.Object) error {
+	if err := leaf(req); err != nil {
+		return err
+	}
+	if req.Verb != "create" {
+		err := c.authorize(ctx, &registry.Request{
+			User: req.User, Verb: "create", Path: req.Path, Resource: true, Group: req.Group, Version: req.Version,
+			Plural: req.Plural, Sub: req.Sub, Namespace: req.Namespace, Name: req.Name, Agent: req.Agent,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.review(ctx, req, opts)
+}
+
+// process connects a client to a process in a container.
+func (c *connector) process(w http.ResponseWriter, r *http.Request, req *registry.Request, verb, container string, e ends, to url.Values) error {
+	pod, err := c.pod(r.Context(), req.Namespace, req.Name)
+	if err != nil {
+		return err
+	}
+	if container, err = choose(pod, container); err != nil {
+		return err
+	}
+	k, err := c.kubelet(r.Context(), pod)
+	if err != nil {
+		return err
+	}
+	at := k.at(fmt.Sprintf("/%s/%s/%s/%s", verb, pod.Namespace, pod.Name, container), to)
+	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) && !k.sockets {
+		translate(w, r, at, k.transport, e)
+		return nil
+	}
+	return passOn(w, r, at, k.transport)
+}
+
+// portForward connects a client to ports of a pod.
+// contract: SR-10
+func (c *connector) portForward(w http.ResponseWriter, r *http.Request, req *registry.Request) error {
+	opts := &corev1.PodPortForwardOptions{}
+	var ports []string
+	for _, text := range r.URL.Query()["ports"] {
+		q := &query{values: map[string][]string{"ports": {text}}}
+		n := q.number("ports")
+		if q.err != nil {
+			return q.err
+		}
+		opts.Ports = append(opts.Ports, int32(*n))
+		ports = append(ports, strconv.FormatInt(*n, 10))
+	}
+	if err := c.allowed(r.Context(), req, opts); err != nil {
+		return err
+	}
+	pod, err := c.pod(r.Context(), req.Namespace, req.Name)
+	if err != nil {
+		return err
+	}
+	k, err := c.kubelet(r.Context(), pod)
+	if err != nil {
+		return err
+	}
+	to := url.Values{}
+	if len(ports) > 0 {
+		to.Set("port", strings.Join(ports, ","))
+	}
+	at := k.at(fmt.Sprintf("/portForward/%s/%s", pod.Namespace, pod.Name), to)
+	if wsstream.IsWebSocketRequestWithTunnelingProtocol(r) && !k.sockets {
+		return tunnel(w, r, at, k.transport)
+	}
+	return passOn(w, r, at, k.transport)
+}
+
+// passOn gives a connection that is to be upgraded to the kubelet as it is.
+func passOn(w http.ResponseWriter, r *http.Request, at *url.URL, transport http.RoundTripper) error {
+	var f refusal
+	h := proxy.NewUpgradeAwareHandler(at, transport, false, true, &f)
+	h.ServeHTTP(lasting(r.Context(), w, func() {}), r)
+	return f.refused()
+}
