@@ -1,6 +1,8 @@
 package up
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,14 +18,11 @@ import (
 // touched.
 const format = 1
 
-// A Plan is what a cluster was made with and keeps: other values would not
-// go with what is stored.
+// A Plan is what a cluster was made with.
 type Plan struct {
-	Format       int    `json:"format"`
-	Node         string `json:"node"`
-	PodRange     string `json:"podRange"`
-	ServiceRange string `json:"serviceRange"`
-	EtcdServers  string `json:"etcdServers,omitempty"`
+	Format int `json:"format"`
+
+	Options
 }
 
 // A State is how a cluster is at the moment, for status.
@@ -36,6 +35,7 @@ type State struct {
 	Nodes      []Node    `json:"nodes"`
 	Started    time.Time `json:"started,omitzero"`
 	Log        string    `json:"log"`
+	Problem    string    `json:"problem,omitempty"` // why nothing is known of the nodes
 }
 
 // A Node is one node of a State.
@@ -50,6 +50,16 @@ type dir struct {
 	lock *os.File
 }
 
+// id tells the cluster from others on this machine, in the names of what has
+// names outside of the directory: groups, interfaces, pins.
+func (d *dir) id() string {
+	if d.path == defaultDir {
+		return "knarr"
+	}
+	sum := sha256.Sum256([]byte(d.path))
+	return "knarr-" + hex.EncodeToString(sum[:3])
+}
+
 func (d *dir) file(name ...string) string { return filepath.Join(append([]string{d.path}, name...)...) }
 
 // The files of a data directory that are not some part's own.
@@ -58,7 +68,27 @@ const (
 	stateFile = "state.json"
 	lockFile  = "lock"
 	logFile   = "knarr.log"
+	adminFile = "kubeconfig"
 )
+
+// maxLog is the size from which a log is put aside at a start.
+const maxLog = 16 << 20
+
+// openLog opens the log for what runs in the background. A large one is put
+// aside first; of those one is kept.
+func (d *dir) openLog() (*os.File, error) {
+	path := d.file(logFile)
+	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, fmt.Errorf("put the log aside: %w", err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	return f, nil
+}
 
 // openDir opens a data directory, and makes it where there is none. It is an
 // error if it holds something else, or is of a later knarr.
@@ -98,7 +128,7 @@ func openDir(path string) (*dir, error) {
 func onlyOurs(entries []os.DirEntry) bool {
 	for _, e := range entries {
 		switch e.Name() {
-		case lockFile, logFile, "lost+found":
+		case lockFile, logFile, logFile + ".1", "lost+found":
 		default:
 			return false
 		}
@@ -152,26 +182,36 @@ func (d *dir) take() error {
 	if err != nil {
 		return fmt.Errorf("lock the data directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close() // nothing was written
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return errRunning
-		}
-		return fmt.Errorf("lock the data directory: %w", err)
+	// A lock of this kind knows its holder. It would end with any close of
+	// the file in this process, so the process must not ask for the holder.
+	err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	if err == nil {
+		d.lock = f
+		return nil
 	}
-	d.lock = f
-	return nil
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		err = errRunning
+	}
+	return errors.Join(err, f.Close())
 }
 
-// running reports whether some process has taken the directory.
-func (d *dir) running() (bool, error) {
-	err := d.take()
-	if errors.Is(err, errRunning) {
-		return true, nil
+// holder is the process that has taken the directory, 0 where none has. It is
+// not for that process itself to ask.
+func (d *dir) holder() (pid int, err error) {
+	f, err := os.OpenFile(d.file(lockFile), os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
 	}
-	if err == nil {
-		err = d.lock.Close()
-		d.lock = nil
+	if err != nil {
+		return 0, fmt.Errorf("look at the lock of the data directory: %w", err)
 	}
-	return false, err
+	defer func() { _ = f.Close() }() // nothing was written
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
+		return 0, fmt.Errorf("look at the lock of the data directory: %w", err)
+	}
+	if lock.Type == unix.F_UNLCK {
+		return 0, nil
+	}
+	return int(lock.Pid), nil
 }

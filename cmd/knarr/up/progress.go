@@ -23,6 +23,8 @@ type teller interface{ tell(step) }
 // pipe tells another process.
 type pipe struct{ out *json.Encoder }
 
+func newPipe(w io.Writer) pipe { return pipe{json.NewEncoder(w)} }
+
 func (p pipe) tell(s step) {
 	_ = p.out.Encode(s) // who waited may have gone, and the start goes on
 }
