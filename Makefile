@@ -57,8 +57,10 @@ generate: ## the eBPF objects and their Go twins; fails where they are not as co
 integration: tools ## tests that need root, a kernel, containerd or etcd
 	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -vet=off -count=1 -p 1 ./...
 
-e2e: tools build ## a cluster of this build, tried as a user would
-	$(GO) test -tags e2e -count=1 -v -timeout 20m ./cmd/knarr/...
+e2e: tools build ## a cluster of this build tried as a user would, in one process and in five
+	$(GO) build -ldflags '-s -w' -o bin/etcd go.etcd.io/etcd/server/v3
+	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
+	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 
 bench: build ## speed and size, as ratios to a limit measured in the same run
 	$(GO) run ./cmd/bench
