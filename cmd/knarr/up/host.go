@@ -50,7 +50,7 @@ func host(ctx context.Context, d *dir, o Options, s *steps, done func()) error {
 	if c.address, err = o.address(); err != nil {
 		return err
 	}
-	rt, err := c.runtime()
+	rt, err := c.runtime(ctx)
 	if err != nil {
 		return err
 	}
@@ -61,11 +61,24 @@ func host(ctx context.Context, d *dir, o Options, s *steps, done func()) error {
 	if err := c.certificates(); err != nil {
 		return err
 	}
+	had, err := d.plan()
+	if err != nil {
+		return err
+	}
+	fresh := had == nil
 	if err := d.write(planFile, Plan{Format: format, Options: o}); err != nil {
 		return err
 	}
 	s.did("Machine checked, certificates in place")
-	return c.run(ctx, rt, done)
+	ready := false
+	err = c.run(ctx, rt, func() { ready = true; done() })
+	if err != nil && fresh && !ready {
+		// There is nothing yet that would have to go on.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+		defer cancel()
+		err = errors.Join(err, d.clean(ctx, &o))
+	}
+	return err
 }
 
 // ports are the ports of a cluster. They are opened first, so that a port that
@@ -92,6 +105,23 @@ func (c *cluster) listen(ctx context.Context) error {
 			return err
 		}
 		*p.to = l
+	}
+	// The proxy opens its own, a moment later.
+	for _, p := range []struct {
+		address, flag string
+		port          int
+	}{{"0.0.0.0", "proxy-healthz-port", c.ProxyHealthPort}, {"127.0.0.1", "proxy-metrics-port", c.ProxyMetrics}} {
+		if p.port == 0 {
+			continue
+		}
+		l, err := listen(ctx, net.JoinHostPort(p.address, fmt.Sprint(p.port)), p.flag)
+		if err == nil {
+			err = l.Close()
+		}
+		if err != nil {
+			c.ports.close()
+			return err
+		}
 	}
 	return nil
 }

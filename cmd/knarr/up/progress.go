@@ -29,14 +29,11 @@ func (p pipe) tell(s step) {
 	_ = p.out.Encode(s) // who waited may have gone, and the start goes on
 }
 
-// screen tells a person.
+// screen tells a person. An error is told by who ends because of it.
 type screen struct{ out io.Writer }
 
 func (p screen) tell(s step) {
-	switch {
-	case s.Error != "":
-		fmt.Fprintf(p.out, " ✗ %s\n", s.Name)
-	case s.Name != "":
+	if s.Name != "" {
 		fmt.Fprintf(p.out, " ✓ %-40s %6.2fs\n", s.Name, s.Took.Seconds())
 	}
 }

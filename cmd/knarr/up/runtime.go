@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/knarr-dev/knarr/kubelet/containerd"
 	"github.com/knarr-dev/knarr/kubelet/cri"
@@ -27,8 +30,13 @@ type runtime struct {
 }
 
 // runtime finds out what is to run containers here. It starts nothing.
-func (c *cluster) runtime() (*runtime, error) {
+func (c *cluster) runtime(ctx context.Context) (*runtime, error) {
 	if c.Runtime != "" {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", strings.TrimPrefix(c.Runtime, "unix://"))
+		if err != nil {
+			return nil, fmt.Errorf("no runtime answers at %s: start it, or leave --container-runtime-endpoint away for a containerd of knarr's own: %w", c.Runtime, err)
+		}
+		_ = conn.Close() // nothing was said
 		return &runtime{endpoint: c.Runtime}, nil
 	}
 	cfg, err := ownContainerd(c.dir)
