@@ -197,7 +197,9 @@ func (s *state) welcome(n *sched.Node) bool {
 
 // matchesAll tells whether p matches each of the terms, and that there are
 // any.
-func matchesAll(terms []sched.Term, p *corev1.Pod) bool { return selectsAll(terms, p.Namespace, p.Labels) }
+func matchesAll(terms []sched.Term, p *corev1.Pod) bool {
+	return selectsAll(terms, p.Namespace, p.Labels)
+}
 
 func selectsAll(terms []sched.Term, namespace string, set labels.Set) bool {
 	for i := range terms {
