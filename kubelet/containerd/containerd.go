@@ -76,7 +76,7 @@ func Start(ctx context.Context, c Config) (*Daemon, error) {
 	had, _ := os.ReadFile(c.file()) // none is another
 	pid, runs := c.running()
 	if runs && !bytes.Equal(had, text) {
-		if err := end(pid, stopLimit); err != nil {
+		if err := end(ctx, pid, stopLimit); err != nil {
 			return nil, fmt.Errorf("restart containerd: %w", err)
 		}
 		runs = false
@@ -222,7 +222,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 }
 
 // end has a process end, with force where it does not by itself.
-func end(pid int, limit time.Duration) error {
+func end(ctx context.Context, pid int, limit time.Duration) error {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -235,11 +235,14 @@ func end(pid int, limit time.Duration) error {
 		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("signal process %d: %w", pid, err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		err = d.Wait(ctx)
+		limited, cancel := context.WithTimeout(ctx, limit)
+		err = d.Wait(limited)
 		cancel()
 		if err == nil {
 			return nil
+		}
+		if ctx.Err() != nil {
+			break // it had no time to end by itself
 		}
 	}
 	return fmt.Errorf("end process %d: %w", pid, err)

@@ -23,7 +23,7 @@ func config(t *testing.T) Config {
 	if err != nil || os.Getuid() != 0 {
 		t.Skipf("needs root and containerd: %v", err)
 	}
-	dir, err := os.MkdirTemp("", "ctrd") // t.TempDir's paths are too long for sockets
+	dir, err := os.MkdirTemp("", "ctrd") //nolint:usetesting // t.TempDir's paths are too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
