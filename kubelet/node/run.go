@@ -272,7 +272,7 @@ func (k *keeper) takeCIDRs() (taken bool, err error) {
 
 // register makes the Node, or takes the one that is there, trying until ctx ends.
 func (k *keeper) register(ctx context.Context) {
-	for pause := firstLook; ; pause = min(7*time.Second, 2*pause) {
+	for pause := firstLook; ; pause = min(slowLook, pause+pause/2) {
 		err := k.tryRegister(ctx)
 		if err == nil || ctx.Err() != nil {
 			return
