@@ -95,11 +95,11 @@ func (p *Prober) startup(ctx context.Context, c *kubelet.Container) bool {
 	spec := c.Spec.StartupProbe
 	t := p.timer(c, spec, 0)
 	for early := true; t.next(ctx); early = false {
-		good, said, err := p.ask(ctx, c, spec)
-		if early && (!good || err != nil) {
+		a := p.ask(ctx, c, spec)
+		if early && (!a.good || a.err != nil) {
 			continue
 		}
-		if result, decided := p.count(c, Startup, spec, t, good, said, err); decided {
+		if result, decided := p.count(c, Startup, spec, t, a); decided {
 			p.Report(c.Pod.UID, c.ID, Startup, result)
 			return result
 		}
@@ -113,8 +113,8 @@ func (p *Prober) liveness(ctx context.Context, c *kubelet.Container) {
 	spec := c.Spec.LivenessProbe
 	t := p.timer(c, spec, every(spec))
 	for t.next(ctx) {
-		good, said, err := p.ask(ctx, c, spec)
-		if result, decided := p.count(c, Liveness, spec, t, good, said, err); decided && !result {
+		a := p.ask(ctx, c, spec)
+		if result, decided := p.count(c, Liveness, spec, t, a); decided && !result {
 			p.Report(c.Pod.UID, c.ID, Liveness, result)
 			return
 		}
@@ -126,8 +126,8 @@ func (p *Prober) readiness(ctx context.Context, c *kubelet.Container) {
 	t := p.timer(c, spec, 0)
 	var was *bool
 	for t.next(ctx) {
-		good, said, err := p.ask(ctx, c, spec)
-		result, decided := p.count(c, Readiness, spec, t, good, said, err)
+		a := p.ask(ctx, c, spec)
+		result, decided := p.count(c, Readiness, spec, t, a)
 		if decided && (was == nil || *was != result) {
 			p.Report(c.Pod.UID, c.ID, Readiness, result)
 			was = &result
@@ -137,39 +137,46 @@ func (p *Prober) readiness(ctx context.Context, c *kubelet.Container) {
 
 // count adds an answer to those before it, tells of a bad one, and says whether
 // there are enough of one kind in a row for a result.
-func (p *Prober) count(c *kubelet.Container, kind Kind, spec *corev1.Probe, t *timer, good bool, said string, err error) (result, decided bool) {
+func (p *Prober) count(c *kubelet.Container, kind Kind, spec *corev1.Probe, t *timer, a answer) (result, decided bool) {
 	if t.ctx.Err() != nil {
 		return false, false
 	}
 	switch {
-	case err != nil:
-		p.Tell(c.Pod, c.Spec.Name, corev1.EventTypeWarning, "Unhealthy", string(kind)+" probe errored and resulted in unknown state: "+err.Error())
+	case a.err != nil:
+		p.Tell(c.Pod, c.Spec.Name, corev1.EventTypeWarning, "Unhealthy", string(kind)+" probe errored and resulted in unknown state: "+a.err.Error())
 		return false, false
-	case good && said != "":
-		p.Tell(c.Pod, c.Spec.Name, corev1.EventTypeWarning, "ProbeWarning", string(kind)+" probe warning: "+said)
-	case !good:
-		p.Tell(c.Pod, c.Spec.Name, corev1.EventTypeWarning, "Unhealthy", string(kind)+" probe failed: "+said)
+	case a.good && a.said != "":
+		p.Tell(c.Pod, c.Spec.Name, corev1.EventTypeWarning, "ProbeWarning", string(kind)+" probe warning: "+a.said)
+	case !a.good:
+		p.Tell(c.Pod, c.Spec.Name, corev1.EventTypeWarning, "Unhealthy", string(kind)+" probe failed: "+a.said)
 	}
-	if good != t.last {
-		t.last, t.run = good, 0
+	if a.good != t.last {
+		t.last, t.run = a.good, 0
 	}
 	t.run++
 	enough := spec.FailureThreshold
-	if good {
+	if a.good {
 		enough = spec.SuccessThreshold
 	}
-	return good, t.run >= max(enough, 1)
+	return a.good, t.run >= max(enough, 1)
 }
 
-// ask makes a probe, a few times where it cannot be made. What a good one says
-// is a warning.
-func (p *Prober) ask(ctx context.Context, c *kubelet.Container, spec *corev1.Probe) (good bool, said string, err error) {
+// An answer is what a probe found out. What a good one says is a warning; an
+// error is that the probe could not be made.
+type answer struct {
+	good bool
+	said string
+	err  error
+}
+
+// ask makes a probe, a few times where it cannot be made.
+func (p *Prober) ask(ctx context.Context, c *kubelet.Container, spec *corev1.Probe) (a answer) {
 	for range attempts {
-		if good, said, err = p.once(ctx, c, spec); err == nil {
+		if a.good, a.said, a.err = p.once(ctx, c, spec); a.err == nil {
 			break
 		}
 	}
-	return good, said, err
+	return a
 }
 
 func every(spec *corev1.Probe) time.Duration {

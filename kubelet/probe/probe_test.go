@@ -57,7 +57,7 @@ func run(t *testing.T, spec string, answers map[string]func(time.Duration) (int3
 				defer b.mu.Unlock()
 				b.events = append(b.events, reason+": "+message)
 			},
-			Report: func(_ types.UID, id string, kind Kind, good bool) {
+			Report: func(_ types.UID, _ string, kind Kind, good bool) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				b.results = append(b.results, fmt.Sprintf("%s %v@%v", kind, good, time.Since(began).Seconds()))
