@@ -81,7 +81,7 @@ func get[T metav1.Object](ctx context.Context, s *Store, pod types.UID, k key) (
 	s.mu.Lock()
 	e := s.entries[k]
 	if e == nil {
-		ctx, stop := context.WithCancel(s.ctx)
+		ctx, stop := context.WithCancel(s.ctx) //nolint:contextcheck // it is for all who ask, not for the first
 		e = &entry{key: k, pods: map[types.UID]bool{}, stop: stop, known: make(chan struct{})}
 		s.entries[k] = e
 		go s.follow(ctx, e)

@@ -90,10 +90,11 @@ func (s State) observed(cs *corev1.ContainerStatus, c spec, run *Container, was 
 			break
 		}
 	}
-	switch {
-	case run.Phase == Exited:
+	switch run.Phase {
+	case Created, Unknown: // it waits
+	case Exited:
 		cs.State = corev1.ContainerState{Terminated: s.terminated(run)}
-	case run.Phase == Running:
+	case Running:
 		cs.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: stamp(run.Started)}}
 	}
 }

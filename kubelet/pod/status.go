@@ -104,7 +104,7 @@ func (s State) addresses(st *corev1.PodStatus) {
 // phase sums up the containers. A phase from which there is no way back waits
 // until nothing runs any more.
 func (s State) phase(st *corev1.PodStatus, end *End) {
-	phase := corev1.PodRunning
+	var phase corev1.PodPhase
 	switch {
 	case terminal(s.Was.Phase):
 		st.Phase = s.Was.Phase // there is no way back, though something runs again

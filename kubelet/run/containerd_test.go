@@ -43,7 +43,7 @@ func newNode(t *testing.T) *node {
 	if err != nil || os.Getuid() != 0 {
 		t.Skipf("needs root and containerd: %v", err)
 	}
-	dir, err := os.MkdirTemp("", "run") // t.TempDir's paths are too long for sockets
+	dir, err := os.MkdirTemp("", "run") //nolint:usetesting // t.TempDir's paths are too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -182,8 +183,8 @@ func (w *worker) preStop(step pod.Step) func(context.Context) (func(*pod.State),
 // cleanup runs the hooks' cleanups, the last hook first.
 func (w *worker) cleanup(ctx context.Context) error {
 	var all error
-	for i := len(w.l.hooks) - 1; i >= 0; i-- {
-		if h := w.l.hooks[i]; h.Cleanup != nil {
+	for _, h := range slices.Backward(w.l.hooks) {
+		if h.Cleanup != nil {
 			if err := h.Cleanup(ctx, w.uid); err != nil {
 				all = errors.Join(all, fmt.Errorf("%s: %w", h.Name, err))
 			}

@@ -55,10 +55,8 @@ func (w *worker) tell(p *corev1.Pod, c *corev1.Container, kind, reason, message 
 
 // condemn notes that a container's end has begun, and tells why.
 func (w *worker) condemn(step pod.Step) {
-	k, begun := w.st.Killing[step.ID]
-	if !begun {
-		k = pod.Killing{Since: w.st.Now, Why: step.Why}
-		w.st.Killing[step.ID] = k
+	if _, begun := w.st.Killing[step.ID]; !begun {
+		w.st.Killing[step.ID] = pod.Killing{Since: w.st.Now, Why: step.Why}
 	}
 	if w.told[step.ID] {
 		return

@@ -53,7 +53,7 @@ func (p *Pods) List() []*corev1.Pod {
 // Pod is one pod with its current status; nil where there is none. An empty
 // uid is any: of several pods of the name then the one made last.
 func (p *Pods) Pod(namespace, name string, uid types.UID) *corev1.Pod {
-	k, _ := p.find(namespace, name, uid)
+	k := p.find(namespace, name, uid)
 	return k.pod
 }
 
@@ -61,34 +61,34 @@ func (p *Pods) Pod(namespace, name string, uid types.UID) *corev1.Pod {
 // whether it runs. The id is empty where there is none. Init and ephemeral
 // containers are found too.
 func (p *Pods) Container(namespace, name string, uid types.UID, container string) (id string, running bool) {
-	k, _ := p.find(namespace, name, uid)
+	k := p.find(namespace, name, uid)
 	c := k.containers[container]
 	return c.id, c.running
 }
 
 // Sandbox is the CRI id of a pod's ready sandbox; empty where there is none.
 func (p *Pods) Sandbox(namespace, name string, uid types.UID) string {
-	k, _ := p.find(namespace, name, uid)
+	k := p.find(namespace, name, uid)
 	return k.sandbox
 }
 
-func (p *Pods) find(namespace, name string, uid types.UID) (best known, found bool) {
+func (p *Pods) find(namespace, name string, uid types.UID) (best known) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if uid != "" {
 		k, ok := p.pods[uid]
 		if !ok || k.pod.Namespace != namespace || k.pod.Name != name {
-			return known{}, false
+			return known{}
 		}
-		return k, true
+		return k
 	}
 	for _, k := range p.pods {
 		if k.pod.Namespace == namespace && k.pod.Name == name &&
-			(!found || best.pod.CreationTimestamp.Before(&k.pod.CreationTimestamp)) {
-			best, found = k, true
+			(best.pod == nil || best.pod.CreationTimestamp.Before(&k.pod.CreationTimestamp)) {
+			best = k
 		}
 	}
-	return best, found
+	return best
 }
 
 func (p *Pods) byUID(uid types.UID) (known, bool) {

@@ -38,7 +38,7 @@ func (m *Mounter) mount(_ context.Context, c *kubelet.Container) error {
 			target := filepath.Join(m.podDir(c.Pod.UID), "volume-subpaths", vm.Name, c.Spec.Name, strconv.Itoa(i))
 			if dir, err = bind(dir, sub, target); err != nil {
 				// What is wrong with it could tell of the host's files.
-				return fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", vm.Name, c.Spec.Name) //nolint:revive // upstream's words, which the status shows
+				return fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", vm.Name, c.Spec.Name)
 			}
 		}
 		at := vm.MountPath

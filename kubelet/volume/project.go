@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 
@@ -64,9 +65,7 @@ func (m *Mounter) add(ctx context.Context, files map[string]file, p *corev1.Pod,
 		for k, v := range cm.Data {
 			data[k] = []byte(v)
 		}
-		for k, v := range cm.BinaryData {
-			data[k] = v
-		}
+		maps.Copy(data, cm.BinaryData)
 		return pick(files, data, s.ConfigMap.Items, mode, s.ConfigMap.Optional, "config")
 	case s.Secret != nil:
 		secret, err := m.Objects.Secret(ctx, p.UID, p.Namespace, s.Secret.Name)

@@ -62,7 +62,7 @@ func (m *Mounter) token(ctx context.Context, p *corev1.Pod, volume string, s *co
 		slog.WarnContext(ctx, "renew token", "obj", "Pod/"+p.Namespace+"/"+p.Name, "err", err)
 		next, next.renew = had, now.Add(retryToken)
 	default:
-		return "", fmt.Errorf("failed to fetch token: %w", err) //nolint:revive // upstream's words, which the event shows
+		return "", fmt.Errorf("failed to fetch token: %w", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

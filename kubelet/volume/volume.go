@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"sync"
 	"time"
@@ -104,9 +105,7 @@ func (m *Mounter) prepare(ctx context.Context, s *kubelet.Sandbox) error {
 	wait.Wait()
 	m.mu.Lock()
 	st := m.state(p.UID)
-	for name, path := range paths {
-		st.paths[name] = path
-	}
+	maps.Copy(st.paths, paths)
 	m.mu.Unlock()
 	m.schedule(p.UID)
 	return all
