@@ -1,6 +1,10 @@
 package pki
 
-import "path/filepath"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
 
 // A Cluster says for whom the certificates of a cluster are to be.
 type Cluster struct {
@@ -75,4 +79,47 @@ func (d *Dir) Cluster(c Cluster) error {
 		}
 	}
 	return nil
+}
+
+// A Node says for which further node credentials are to be.
+type Node struct {
+	Name   string
+	IPs    []string
+	Server string // URL of the API server
+	Dir    string // for the files: kubelet.crt and .key, ca.crt, kubelet.kubeconfig and proxy.kubeconfig
+}
+
+// Node makes what a further node's kubelet and service proxy are known by. It
+// is safe to call again.
+func (d *Dir) Node(n Node) error {
+	ca, err := os.ReadFile(d.Cert(CA))
+	if err != nil {
+		return fmt.Errorf("make credentials of node %s: %w", n.Name, err)
+	}
+	serving, client, proxy := "node-"+n.Name+"-serving", "node-"+n.Name, "node-"+n.Name+"-proxy"
+	for _, c := range []Certificate{
+		{Name: serving, CA: CA, User: "system:node:" + n.Name, Groups: []string{"system:nodes"}, Server: true, Hosts: append([]string{n.Name, "127.0.0.1"}, n.IPs...)},
+		{Name: client, CA: CA, User: "system:node:" + n.Name, Groups: []string{"system:nodes"}},
+		{Name: proxy, CA: CA, User: "system:kube-proxy"},
+	} {
+		if _, err := d.Ensure(c); err != nil {
+			return err
+		}
+	}
+	if err := d.write(filepath.Join(n.Dir, "ca.crt"), ca); err != nil {
+		return err
+	}
+	for from, to := range map[string]string{d.Cert(serving): "kubelet.crt", d.Key(serving): "kubelet.key"} {
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return fmt.Errorf("make credentials of node %s: %w", n.Name, err)
+		}
+		if err := d.write(filepath.Join(n.Dir, to), data); err != nil {
+			return err
+		}
+	}
+	if err := d.Kubeconfig(filepath.Join(n.Dir, "kubelet.kubeconfig"), n.Server, CA, client); err != nil {
+		return err
+	}
+	return d.Kubeconfig(filepath.Join(n.Dir, "proxy.kubeconfig"), n.Server, CA, proxy)
 }

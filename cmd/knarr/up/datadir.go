@@ -166,7 +166,7 @@ func (d *dir) write(name string, what any) error {
 	if err != nil {
 		return err
 	}
-	tmp := d.file("." + name + ".new")
+	tmp := d.file(name + ".new")
 	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", d.file(name), err)
 	}

@@ -91,7 +91,7 @@ func (d *dir) down(ctx context.Context, keep bool) error {
 // clean takes away all but the data: pods, runtime, mounts, groups, networks
 // and programs. It goes on after an error.
 func (d *dir) clean(ctx context.Context, o *Options) error {
-	var errs []error
+	errs := []error{d.endMembers(ctx)}
 	if o.Runtime != "" {
 		errs = append(errs, containerd.Empty(ctx, o.Runtime))
 	} else if cfg, err := ownContainerd(d); err != nil {
@@ -116,24 +116,7 @@ func (d *dir) stop(ctx context.Context) error {
 	if err != nil || pid == 0 {
 		return err
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("find the process of the cluster: %w", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("end the process of the cluster: %w", err)
-		}
-		ended, err := waitEnd(ctx, fd)
-		if ended || err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("process %d does not end", pid)
+	return endProcess(ctx, pid)
 }
 
 // waitEnd waits for the end of a process.

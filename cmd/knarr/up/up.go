@@ -25,7 +25,7 @@ import (
 
 // Commands returns the commands that start, end and tell of a cluster.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{upCommand(), downCommand(), statusCommand()}
+	return []*cobra.Command{upCommand(), downCommand(), statusCommand(), nodeCommand()}
 }
 
 // progressFD is where a process in the background tells of its progress.
@@ -36,6 +36,7 @@ func upCommand() *cobra.Command {
 		path       string
 		foreground bool
 		background bool
+		nodes      int
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -47,6 +48,7 @@ func upCommand() *cobra.Command {
 	var o Options
 	o.flags(cmd.Flags())
 	cmd.Flags().StringVar(&path, "data-dir", defaultDir, "directory for all that the cluster keeps")
+	cmd.Flags().IntVar(&nodes, "nodes", 1, "nodes that there are to be at least, this machine's own and further ones on it")
 	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay in the foreground and log to standard error, for a supervisor")
 	cmd.Flags().BoolVar(&background, "tell-progress", false, "tell of progress to the process that started this one")
 	if err := cmd.Flags().MarkHidden("tell-progress"); err != nil {
@@ -72,7 +74,7 @@ func upCommand() *cobra.Command {
 			parts.SetLog(os.Stderr, level())
 			return host(cmd.Context(), d, o, &steps{to: screen{cmd.ErrOrStderr()}, last: time.Now()}, func() {})
 		}
-		return launch(cmd, d, o)
+		return launch(cmd, d, o, nodes)
 	}
 	return cmd
 }
@@ -111,11 +113,14 @@ func inBackground(ctx context.Context, d *dir, o Options, level slog.Level) erro
 }
 
 // launch starts a cluster in the background and waits until it is ready.
-func launch(cmd *cobra.Command, d *dir, o Options) error {
+func launch(cmd *cobra.Command, d *dir, o Options, nodes int) error {
 	out := cmd.OutOrStdout()
 	if pid, err := d.holder(); err != nil {
 		return err
 	} else if pid != 0 {
+		if err := d.grow(cmd.Context(), nodes, &steps{to: screen{out}, last: time.Now()}); err != nil {
+			return err
+		}
 		return alreadyUp(cmd.Context(), out, d)
 	}
 	if err := checkHost(d.path); err != nil {
@@ -130,6 +135,12 @@ func launch(cmd *cobra.Command, d *dir, o Options) error {
 	defer func() { _ = progress.Close() }()
 	if err := relay(progress, screen{out}); err != nil {
 		return fmt.Errorf("%w (its log: %s)", err, d.file(logFile))
+	}
+	if err := d.startMembers(cmd.Context(), &o); err != nil {
+		return err
+	}
+	if err := d.grow(cmd.Context(), nodes, &steps{to: screen{out}, last: time.Now()}); err != nil {
+		return err
 	}
 	fmt.Fprintf(out, "The cluster is ready after %.1fs.\n\n", time.Since(began).Seconds())
 	hints(out, d, o)
