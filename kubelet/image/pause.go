@@ -53,3 +53,7 @@ func pauseProgram() []byte {
 	}
 	return b.Bytes()
 }
+
+// PauseProgram is the program of the pause image: it does nothing and needs
+// next to nothing, which is good for holding namespaces outside of pods too.
+func PauseProgram() []byte { return pauseProgram() }
