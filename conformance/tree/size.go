@@ -61,8 +61,9 @@ func (f *file) sized() (faults []string) {
 		case *ast.FuncDecl:
 			if !f.test {
 				over(n, "function "+n.Name.Name, f.set.Position(n.End()).Line-f.set.Position(n.Pos()).Line+1, maxFunc)
+				// Tests stand in for other people's interfaces.
+				over(n, "parameters of "+n.Name.Name, n.Type.Params.NumFields(), maxParams)
 			}
-			over(n, "parameters of "+n.Name.Name, n.Type.Params.NumFields(), maxParams)
 		case *ast.InterfaceType:
 			over(n, "interface", n.Methods.NumFields(), maxMethods)
 		case *ast.StructType:
@@ -110,37 +111,56 @@ func quiet(p *pkg) (faults []string) {
 			}
 		}
 		if f.test {
-			faults = append(faults, f.sleeps()...)
+			faults = append(faults, f.sleeps(p.fakes())...)
 		}
 	}
 	return faults
 }
 
 // sleeps finds calls of time.Sleep outside functions that fake time.
-func (f *file) sleeps() (faults []string) {
+func (f *file) sleeps(fakes map[string]bool) (faults []string) {
 	for _, d := range f.syntax.Decls {
-		var slept []ast.Node
-		fake := false
+		if uses(d, fakes) {
+			continue
+		}
 		ast.Inspect(d, func(n ast.Node) bool {
 			sel, ok := n.(*ast.SelectorExpr)
 			if !ok {
 				return true
 			}
-			x, ok := sel.X.(*ast.Ident)
-			switch {
-			case ok && x.Name == "time" && sel.Sel.Name == "Sleep":
-				slept = append(slept, n)
-			case ok && x.Name == "synctest":
-				fake = true
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" && sel.Sel.Name == "Sleep" {
+				faults = append(faults, fmt.Sprintf("%s sleeps", f.set.Position(n.Pos())))
 			}
 			return true
 		})
-		if fake {
-			continue
-		}
-		for _, n := range slept {
-			faults = append(faults, fmt.Sprintf("%s sleeps", f.set.Position(n.Pos())))
-		}
 	}
 	return faults
+}
+
+// fakes names what fakes time in the tests of a package: package synctest, and
+// the functions that run others in it.
+func (p *pkg) fakes() map[string]bool {
+	names := map[string]bool{"synctest": true}
+	for grown := true; grown; {
+		grown = false
+		for _, f := range p.files {
+			for _, d := range f.syntax.Decls {
+				if fn, ok := d.(*ast.FuncDecl); ok && f.test && !names[fn.Name.Name] && uses(fn, names) {
+					names[fn.Name.Name], grown = true, true
+				}
+			}
+		}
+	}
+	return names
+}
+
+// uses tells whether a declaration mentions one of some names.
+func uses(d ast.Decl, names map[string]bool) (found bool) {
+	ast.Inspect(d, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok && names[id.Name] {
+			found = true
+		}
+		return !found
+	})
+	return found
 }
