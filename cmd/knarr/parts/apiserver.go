@@ -32,25 +32,34 @@ import (
 
 // An APIServer is the options of the API server.
 type APIServer struct {
-	EtcdServers                    []string
-	EtcdCA, EtcdCert, EtcdKey      string
-	EtcdDir                        string // for an etcd in this process, where there are no EtcdServers
-	BindAddress, AdvertiseAddress  string
-	SecurePort                     int
-	CertFile, KeyFile, CertDir     string
-	ServiceRange, NodePorts        string
-	Issuers, AccountKeys           []string
-	SigningKey                     string
-	KubeletCert, KubeletKey        string
-	KubeletCA                      string
-	KubeletAddresses               []string
-	AuditPolicy, AuditLog          string
-	MaxReads, MaxWrites            int
-	Listener                       net.Listener // opened already; else SecurePort is
-	Assembly                       assembly.Config
-	anonymous, privileged, profile bool
-	maxTokenLife                   time.Duration
-	extendTokens                   bool
+	EtcdOptions
+	KubeletOptions
+
+	BindAddress, AdvertiseAddress string
+	SecurePort                    int
+	CertFile, KeyFile, CertDir    string
+	ServiceRange, NodePorts       string
+	Issuers, AccountKeys          []string
+	SigningKey                    string
+	Listener                      net.Listener // opened already; else SecurePort is
+	Assembly                      assembly.Config
+
+	anonymous, privileged bool
+	maxTokenLife          time.Duration
+	extendTokens          bool
+}
+
+// EtcdOptions say where everything is kept.
+type EtcdOptions struct {
+	EtcdServers               []string
+	EtcdCA, EtcdCert, EtcdKey string
+	EtcdDir                   string // for an etcd in this process, where there are no EtcdServers
+}
+
+// KubeletOptions say how kubelets are reached.
+type KubeletOptions struct {
+	KubeletCert, KubeletKey, KubeletCA string
+	KubeletAddresses                   []string // types, in order of preference
 }
 
 // Flags adds the flags that set the options.
