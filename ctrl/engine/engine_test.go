@@ -105,7 +105,7 @@ func (c *cluster) do(_ context.Context, a ctrl.Action) (apis.Object, error) {
 	c.running++
 	c.most = max(c.most, c.running)
 	c.mu.Unlock()
-	time.Sleep(c.slow) // inside synctest: no time at all
+	<-time.After(c.slow) // inside synctest: no time at all
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
