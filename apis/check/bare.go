@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"strings"
 )
 
 // Bare shows a struct in a message as upstream does: with all fields, set or
-// not, under the names they have in Go.
+// not, under the names they have in Go. Types of the machinery, which has but
+// one of each, are shown as clients know them.
 func Bare(v any) any { return json.RawMessage(bare(reflect.ValueOf(v))) }
 
 func bare(v reflect.Value) []byte {
-	if _, own := v.Interface().(json.Marshaler); own || v.Kind() != reflect.Struct && v.Kind() != reflect.Pointer && v.Kind() != reflect.Slice {
+	_, own := v.Interface().(json.Marshaler)
+	own = own || strings.HasPrefix(v.Type().PkgPath(), "k8s.io/apimachinery/")
+	if own || v.Kind() != reflect.Struct && v.Kind() != reflect.Pointer && v.Kind() != reflect.Slice {
 		out, _ := json.Marshal(v.Interface())
 		return out
 	}

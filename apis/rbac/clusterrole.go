@@ -1,6 +1,8 @@
 package rbac
 
 import (
+	"slices"
+
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -28,7 +30,8 @@ func validateClusterRole(r, old *rbacv1.ClusterRole) field.ErrorList {
 	if len(r.AggregationRule.ClusterRoleSelectors) == 0 {
 		selectors.Required("at least one clusterRoleSelector required if aggregationRule is non-nil")
 	}
-	lenient := old != nil && oddSelectors(old)
+	lenient := old != nil && old.AggregationRule != nil &&
+		slices.ContainsFunc(old.AggregationRule.ClusterRoleSelectors, func(s metav1.LabelSelector) bool { return meta.Odd(&s) })
 	for i, s := range r.AggregationRule.ClusterRoleSelectors {
 		meta.Selector(selectors.Index(i), &s, lenient)
 		if _, err := metav1.LabelSelectorAsSelector(&s); err != nil {
@@ -36,16 +39,4 @@ func validateClusterRole(r, old *rbacv1.ClusterRole) field.ErrorList {
 		}
 	}
 	return at.Errors()
-}
-
-// oddSelectors reports whether a role was stored with selectors that would be
-// refused today.
-func oddSelectors(r *rbacv1.ClusterRole) bool {
-	at := check.New()
-	if r.AggregationRule != nil {
-		for _, s := range r.AggregationRule.ClusterRoleSelectors {
-			meta.Selector(at, &s, false)
-		}
-	}
-	return at.Found() > 0
 }

@@ -1,0 +1,14 @@
+package coordination_test
+
+import (
+	_ "embed"
+	"testing"
+
+	"github.com/knarr-dev/knarr/apis/coordination"
+	"github.com/knarr-dev/knarr/apis/kindtest"
+)
+
+//go:embed testdata/kinds.yaml
+var kinds string
+
+func TestKinds(t *testing.T) { kindtest.Run(t, coordination.Group, kinds) }
