@@ -65,7 +65,7 @@ func TestFilesAreReadAgain(t *testing.T) {
 
 func TestSelfSignedIsMadeKeptAndRenewed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	p, err := SelfSigned(dir, "node", "127.0.0.1")
+	p, err := SelfSigned(dir, "kubelet", "node", "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestSelfSignedIsMadeKeptAndRenewed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	again, err := SelfSigned(dir, "node", "127.0.0.1")
+	again, err := SelfSigned(dir, "kubelet", "node", "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}

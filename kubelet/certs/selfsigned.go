@@ -18,10 +18,11 @@ import (
 // selfSignedLife is a year, as stock. It is made anew after two thirds of it.
 const selfSignedLife = 365 * 24 * time.Hour
 
-// SelfSigned is the pair kubelet.crt and kubelet.key in dir, made if it is not
-// there and again before it ends. It names hosts, which are names or addresses.
-func SelfSigned(dir string, hosts ...string) (*Pair, error) {
-	cert, key := filepath.Join(dir, "kubelet.crt"), filepath.Join(dir, "kubelet.key")
+// SelfSigned is the pair NAME.crt and NAME.key in dir, made if it is not there
+// and, if it was made here, again before it ends. It is for hosts, which are
+// names or addresses.
+func SelfSigned(dir, name string, hosts ...string) (*Pair, error) {
+	cert, key := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	renew := func() error {
 		if err := makeSelfSigned(cert, key, hosts, time.Now()); err != nil {
 			return fmt.Errorf("make certificate %s: %w", cert, err)
@@ -40,7 +41,13 @@ func SelfSigned(dir string, hosts ...string) (*Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.renew = renew
+	c, err := p.get()
+	if err != nil {
+		return nil, err
+	}
+	if c.Leaf.Issuer.String() == c.Leaf.Subject.String() { // else somebody has put it there
+		p.renew = renew
+	}
 	return p, nil
 }
 

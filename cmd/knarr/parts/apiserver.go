@@ -192,8 +192,14 @@ func (o *APIServer) complete() error {
 	if err != nil {
 		return err
 	}
-	a.Services.Advertise = netip.AddrPortFrom(advertise, uint16(o.SecurePort))
-	a.Address = a.Services.Advertise.String()
+	at := netip.AddrPortFrom(advertise, uint16(o.SecurePort))
+	a.Address = at.String()
+	if advertise.IsLoopback() {
+		// As upstream: an endpoint there is invalid, and a server for tests needs none.
+		slog.Warn("pods cannot reach the API server at a loopback address, so the service kubernetes has no endpoint", "advertise", advertise)
+	} else {
+		a.Services.Advertise = at
+	}
 	a.Kubelets, err = o.kubelets()
 	return err
 }
@@ -296,7 +302,7 @@ func (o *APIServer) etcdTLS() (*tls.Config, error) {
 func (o *APIServer) serving() (*tls.Config, error) {
 	pair, err := certs.Files(o.CertFile, o.KeyFile)
 	if o.CertFile == "" {
-		pair, err = certs.SelfSigned(o.CertDir, "localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+		pair, err = certs.SelfSigned(o.CertDir, "apiserver", "localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 	}
 	if err != nil {
 		return nil, err

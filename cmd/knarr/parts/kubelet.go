@@ -210,7 +210,7 @@ func (o *Kubelet) listeners(ctx context.Context) (l server.Listeners, err error)
 func (o *Kubelet) serving() (*tls.Config, error) {
 	pair, err := certs.Files(o.CertFile, o.KeyFile)
 	if o.CertFile == "" {
-		pair, err = certs.SelfSigned(o.CertDir, append([]string{o.hostname}, o.NodeIPs...)...)
+		pair, err = certs.SelfSigned(o.CertDir, "kubelet", append([]string{o.hostname}, o.NodeIPs...)...)
 	}
 	if err != nil {
 		return nil, err
