@@ -1,0 +1,137 @@
+// Package run runs specs of the suite with Ginkgo: first those that may run
+// beside others, then the serial ones one by one, then once more and alone
+// what failed. It has a bound for each spec and stops what exceeds it, by
+// name. What it runs against, and what becomes of the outcomes, its caller
+// knows.
+package run
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/knarr-dev/knarr/conformance/e2e/report"
+	"github.com/knarr-dev/knarr/conformance/e2e/spec"
+)
+
+// A Runner runs specs of one suite.
+type Runner struct {
+	Ginkgo string   // the tool
+	Suite  string   // the suite's test binary
+	Args   []string // for the suite
+	Dir    string   // where Ginkgo's reports and output go
+
+	Procs int           // how many specs at once
+	Bound time.Duration // for one spec
+	Grace time.Duration // from when a run is stopped until it is killed
+	Again bool          // whether what failed gets a second go
+
+	Say func(format string, args ...any) // what goes on, a line each
+}
+
+// Run runs the specs and is what came of each, in their order. Where ctx
+// ends, what ran by then is reported, and the rest as not run. ended says why
+// not everything ran, and is empty where it did.
+func (r *Runner) Run(ctx context.Context, specs []spec.Spec) (outcomes []report.Outcome, ended string) {
+	found := map[string]report.Outcome{}
+	parallel, serial := spec.Split(specs)
+	ended = r.until(ctx, "parallel", parallel, r.Procs, found)
+	if ended == "" {
+		ended = r.until(ctx, "serial", serial, 1, found)
+	}
+	if ended == "" && r.Again {
+		ended = r.again(ctx, specs, found)
+	}
+	for _, s := range specs {
+		o, ran := found[s.Name]
+		if !ran {
+			o.State = report.NotRun
+		}
+		o.Spec = s // with the area it was listed in
+		outcomes = append(outcomes, o)
+	}
+	return outcomes, ended
+}
+
+// until runs specs to their end: where one hangs and the run is stopped, the
+// others that were stopped with it, or had not begun, are run in a new one.
+func (r *Runner) until(ctx context.Context, name string, specs []spec.Spec, procs int, found map[string]report.Outcome) (ended string) {
+	for round := 1; len(specs) > 0; round++ {
+		r.Say("%s: %d specs, %d at once", name, len(specs), procs)
+		p := r.start(fmt.Sprintf("%s-%d", name, round), specs, procs)
+		got, hung, err := p.wait(ctx)
+		for _, o := range got.Outcomes {
+			found[o.Name] = o
+		}
+		for _, o := range got.Interrupted {
+			if running, is := hung[o.Name]; is {
+				found[o.Name] = stuck(o, running)
+			}
+		}
+		for name, running := range hung {
+			if _, reported := found[name]; !reported {
+				found[name] = stuck(report.Outcome{Spec: spec.Spec{Name: name}, Attempts: 1}, running)
+			}
+		}
+		var left []spec.Spec
+		for _, s := range specs {
+			if _, ran := found[s.Name]; !ran {
+				left = append(left, s)
+			}
+		}
+		switch {
+		case ctx.Err() != nil && len(left) > 0:
+			return context.Cause(ctx).Error()
+		case len(left) > 0 && len(hung) == 0:
+			return because(got, err, p.log)
+		}
+		specs = left
+	}
+	return ""
+}
+
+// again gives what failed a second go with nothing beside it: what passes
+// then is flaky.
+func (r *Runner) again(ctx context.Context, specs []spec.Spec, found map[string]report.Outcome) (ended string) {
+	var failed []spec.Spec
+	for _, s := range specs {
+		if found[s.Name].State == report.Failed {
+			failed = append(failed, s)
+		}
+	}
+	second := map[string]report.Outcome{}
+	ended = r.until(ctx, "again", failed, 1, second)
+	for name, o := range second {
+		first := found[name]
+		first.Attempts++
+		if o.State == report.Passed {
+			first.State = report.Flaky
+		}
+		found[name] = first
+	}
+	if ended != "" {
+		return "the second go of what failed: " + ended
+	}
+	return ""
+}
+
+// stuck is the outcome of a spec that was stopped for running too long.
+func stuck(o report.Outcome, running time.Duration) report.Outcome {
+	o.State, o.Hung = report.Failed, true
+	o.Seconds = max(o.Seconds, running.Seconds())
+	o.Failure = strings.TrimSpace(fmt.Sprintf("still running after %s, and stopped\n%s", running.Round(time.Second), o.Failure))
+	return o
+}
+
+// because says why a run left specs out that nothing stopped.
+func because(got report.Round, err error, log string) string {
+	switch {
+	case len(got.Problems) > 0:
+		return strings.Join(got.Problems, "\n")
+	case err != nil:
+		return fmt.Sprintf("%v; its output is in %s", err, log)
+	default:
+		return "the suite says nothing of some specs; its output is in " + log
+	}
+}
