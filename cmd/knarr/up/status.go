@@ -27,7 +27,7 @@ func (c *cluster) tell(endpoint string) error {
 
 // status finds out how the cluster is.
 func (d *dir) status(ctx context.Context) (State, error) {
-	s := State{DataDir: d.path, Kubeconfig: d.file(adminFile), Log: d.file(logFile), Nodes: []Node{}}
+	s := State{DataDir: d.path, Kubeconfig: d.file(adminFile), Log: d.file(logFile)}
 	pid, err := d.holder()
 	if err != nil {
 		return s, err
@@ -35,17 +35,19 @@ func (d *dir) status(ctx context.Context) (State, error) {
 	if _, err := d.read(stateFile, &s); err != nil {
 		return s, err
 	}
+	s.Nodes = []Node{}
 	if s.PID != pid { // what is written there is of an earlier one
 		s.PID, s.Started = pid, time.Time{}
 	}
 	if pid == 0 {
 		return s, nil
 	}
-	s.Nodes, err = nodes(ctx, s.Kubeconfig)
+	list, err := nodes(ctx, s.Kubeconfig)
 	if err != nil {
 		s.Problem = err.Error()
-		s.Nodes = []Node{}
+		return s, nil
 	}
+	s.Nodes = list
 	return s, nil
 }
 
