@@ -66,7 +66,7 @@ func (c Config) text() ([]byte, error) {
 	err := configuration.Execute(&b, map[string]any{
 		"Root": strconv.Quote(filepath.Join(c.Dir, "root")), "State": strconv.Quote(c.state()),
 		"Socket": strconv.Quote(c.socket()), "Sandbox": strconv.Quote(c.Sandbox), "Restrict": !mayProtect(),
-		"CNIBin": strconv.Quote(c.CNIBin), "CNIConf": strconv.Quote(c.CNIConf), "Certs": strconv.Quote(c.Certs()),
+		"CNIBin": strconv.Quote(c.CNIBin), "CNIConf": strconv.Quote(c.CNIConf), "Certs": strconv.Quote(c.registries()),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("configure containerd: %w", err)

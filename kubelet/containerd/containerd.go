@@ -8,6 +8,7 @@ package containerd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,10 @@ type Config struct {
 	CNIBin  string
 	CNIConf string
 	Sandbox string // the image that sandboxes are made of
+	// Registries is a directory whose subdirectories say how to reach a
+	// registry: HOST/hosts.toml. Changes count from the next pull. It is in Dir
+	// where this is empty.
+	Registries string
 }
 
 const (
@@ -44,9 +49,7 @@ const (
 // Endpoint is where CRI is served.
 func (c Config) Endpoint() string { return "unix://" + c.socket() }
 
-// Certs is the directory whose subdirectories say how to reach a registry:
-// HOST/hosts.toml. Changes count from the next pull.
-func (c Config) Certs() string { return filepath.Join(c.Dir, "certs.d") }
+func (c Config) registries() string { return cmp.Or(c.Registries, filepath.Join(c.Dir, "certs.d")) }
 
 func (c Config) socket() string { return filepath.Join(c.Dir, "containerd.sock") }
 func (c Config) file() string   { return filepath.Join(c.Dir, "config.toml") }
@@ -64,7 +67,7 @@ func Start(ctx context.Context, c Config) (*Daemon, error) {
 	if n := len(c.socket()) + len(".ttrpc"); n > maxSocket {
 		return nil, fmt.Errorf("start containerd: the path %s is too long for a socket", c.socket())
 	}
-	for _, dir := range []string{c.Dir, c.Certs()} {
+	for _, dir := range []string{c.Dir, c.registries()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("start containerd: %w", err)
 		}

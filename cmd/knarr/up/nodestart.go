@@ -155,7 +155,11 @@ func (m *member) end(ctx context.Context) error {
 
 // containerd is the configuration of the node's own containerd.
 func (m *member) containerd() (*containerd.Config, error) {
-	return ownContainerd(&dir{path: m.file()})
+	cfg, err := ownContainerd(&dir{path: m.file()})
+	if err == nil {
+		cfg.Registries = m.cluster.file("registries") // one for all nodes
+	}
+	return cfg, err
 }
 
 // unified is the node's group in the hierarchy of version 2, whose processes

@@ -57,7 +57,9 @@ func ownContainerd(d *dir) (*containerd.Config, error) {
 	}
 	for _, cni := range cniDirs {
 		if _, err := os.Stat(filepath.Join(cni, "bridge")); err == nil {
-			return &containerd.Config{Binary: binary, Dir: d.containerdDir(), CNIBin: cni, CNIConf: d.cniConf(), Sandbox: image.Pause}, nil
+			return &containerd.Config{
+				Binary: binary, Dir: d.containerdDir(), CNIBin: cni, CNIConf: d.cniConf(), Sandbox: image.Pause, Registries: d.file("registries"),
+			}, nil
 		}
 	}
 	return nil, fmt.Errorf("no CNI plugins in any of %v: install the package containernetworking-plugins", cniDirs)
