@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -234,15 +235,17 @@ func (t *taker) Flush() {
 	_ = http.NewResponseController(t.ResponseWriter).Flush() // a writer that cannot is flushed at the end
 }
 
-// A takenConn tells when it is closed.
+// A takenConn tells when it is closed, which it is gently.
 type takenConn struct {
 	net.Conn
 
+	once   sync.Once
 	closed context.CancelFunc
 }
 
 // Close is part of net.Conn.
 func (c *takenConn) Close() error {
 	defer c.closed()
+	c.once.Do(func() { linger(c.Conn) })
 	return c.Conn.Close()
 }

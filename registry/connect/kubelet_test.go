@@ -9,8 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,7 +36,7 @@ type kubelet struct {
 	abandoned chan struct{}    // gets one for each process whose client has gone
 
 	mu   sync.Mutex
-	seen []*url.URL
+	seen []string
 }
 
 const streamTime = 10 * time.Second
@@ -69,7 +69,7 @@ func newKubelet(t *testing.T) *kubelet {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Method, r.URL) })
 	k.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		k.mu.Lock()
-		k.seen = append(k.seen, r.URL)
+		k.seen = append(k.seen, strings.TrimSpace(r.Header.Get("Upgrade")+" "+r.URL.String()))
 		k.mu.Unlock()
 		mux.ServeHTTP(w, r)
 	}))
@@ -79,14 +79,14 @@ func newKubelet(t *testing.T) *kubelet {
 	return k
 }
 
-// last is what the kubelet was asked for last.
+// last is what the kubelet was asked for last, and the protocol to go on in.
 func (k *kubelet) last() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.seen) == 0 {
 		return ""
 	}
-	return k.seen[len(k.seen)-1].String()
+	return k.seen[len(k.seen)-1]
 }
 
 func options(w http.ResponseWriter, r *http.Request) *remotecommand.Options {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -123,7 +124,7 @@ func answered(resp *http.Response, name string) error {
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
-	text := string(body)
+	text := strings.TrimSuffix(string(body), "\n")
 	switch resp.StatusCode {
 	case http.StatusInternalServerError:
 		return apierrors.NewInternalError(errors.New(text))

@@ -255,4 +255,3 @@ func forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http
 	h.ServeHTTP(lasting(r.Context(), w, func() {}), r)
 	return f.refused()
 }
-

@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/knarr-dev/knarr/registry"
@@ -134,12 +133,4 @@ func (c *connector) portForward(w http.ResponseWriter, r *http.Request, req *reg
 		return tunnel(w, r, at, k.transport)
 	}
 	return passOn(w, r, at, k.transport)
-}
-
-// passOn gives a connection that is to be upgraded to the kubelet as it is.
-func passOn(w http.ResponseWriter, r *http.Request, at *url.URL, transport http.RoundTripper) error {
-	var f refusal
-	h := proxy.NewUpgradeAwareHandler(at, transport, false, true, &f)
-	h.ServeHTTP(lasting(r.Context(), w, func() {}), r)
-	return f.refused()
 }

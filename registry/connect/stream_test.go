@@ -3,6 +3,7 @@ package connect_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
@@ -149,4 +151,106 @@ func (w writer) Write(p []byte) (int, error) {
 		w()
 	}
 	return len(p), nil
+}
+
+// streamOut is the options of a client that only listens.
+func streamOut() remotecommand.StreamOptions { return remotecommand.StreamOptions{} }
+
+// However soon it is over, it is known how a command has ended.
+func TestExitCode(t *testing.T) {
+	c := start(t)
+	c.pod("p", nil, "c")
+	at := c.subresource("p", "exec", &corev1.PodExecOptions{Stdin: true, Stdout: true, Stderr: true, Command: []string{"exit", "7"}})
+	for name, e := range executors {
+		for range 100 {
+			_, _, err := c.run(e, at, remotecommand.StreamOptions{Stdin: strings.NewReader("")})
+			var exited exec.CodeExitError
+			if !errors.As(err, &exited) || exited.Code != 7 {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// Sockets of old know no more than channels and are not closed one by one.
+func TestExecBySocket(t *testing.T) {
+	c := start(t)
+	c.pod("p", nil, "c")
+	for protocol, want := range map[string]string{
+		"v4.channel.k8s.io": `1to out|2to err|3{"status":"Success"}`,
+		"channel.k8s.io":    "1to out|2to err",
+		"":                  "1to out|2to err",
+	} {
+		var protocols []string
+		if protocol != "" {
+			protocols = []string{protocol}
+		}
+		conn, err := c.socket("/api/v1/namespaces/default/pods/p/exec?stdout=1&stderr=1&command=both", protocols...)
+		if err != nil {
+			t.Fatalf("%s: %v", protocol, err)
+		}
+		var got []string
+		for {
+			_, b, err := conn.ReadMessage()
+			if err != nil {
+				break
+			}
+			if len(b) > 1 {
+				got = append(got, strings.Replace(string(b), b0(b), string(rune('0'+b[0])), 1))
+			}
+		}
+		if s := strings.Join(got, "|"); !strings.HasPrefix(s, want) {
+			t.Errorf("%s: %q", protocol, s)
+		}
+		_ = conn.Close() // the server has, before
+	}
+}
+
+func b0(b []byte) string { return string(b[:1]) }
+
+func TestStreamErrors(t *testing.T) {
+	c := start(t)
+	c.pod("p", nil, "a", "b")
+	c.pod("waiting", func(p *corev1.Pod) { p.Spec.NodeName = "" }, "a")
+	c.node("down", 1)
+	c.pod("unreachable", func(p *corev1.Pod) { p.Spec.NodeName = "down" }, "a")
+	for _, x := range []struct{ pod, container, want string }{
+		{"none", "", `404 pods "none" not found`},
+		{"p", "", "400 a container name must be specified for pod p, choose one of: [a b]"},
+		{"p", "x", "400 container x is not valid for pod p"},
+		{"waiting", "", "400 pod waiting does not have a host assigned"},
+		{"unreachable", "", "500 error dialing backend: dial tcp 127.0.0.1:1: connect: connection refused"},
+	} {
+		for _, sub := range []string{"exec", "attach", "portforward"} {
+			if sub == "portforward" && x.pod == "p" {
+				continue // which is about no container
+			}
+			_, err := c.socket("/api/v1/namespaces/default/pods/"+x.pod+"/"+sub+"?stdout=1&command=x&ports=1&container="+x.container, "v4.channel.k8s.io")
+			if got := socketError(t, err); got != x.want {
+				t.Errorf("%s of %s: got %s, want %s", sub, x.pod, got, x.want)
+			}
+		}
+	}
+	// What the kubelet says comes back as it is.
+	if _, err := c.socket("/api/v1/namespaces/default/pods/p/exec?command=x&container=a", "v4.channel.k8s.io"); err == nil ||
+		err.Error() != "400 you must specify at least 1 of stdin, stdout, stderr\n" {
+		t.Errorf("got %v", err)
+	}
+	if got := c.get("/api/v1/namespaces/default/pods/p/exec?stdout=1&command=x&container=a"); got != "400 BadRequest: Upgrade request required" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// socketError is the Status in the answer to a request for a socket.
+func socketError(t *testing.T, err error) string {
+	t.Helper()
+	if err == nil {
+		return ""
+	}
+	code, body, _ := strings.Cut(err.Error(), " ")
+	var status metav1.Status
+	if json.Unmarshal([]byte(body), &status) != nil {
+		return err.Error()
+	}
+	return code + " " + status.Message
 }
