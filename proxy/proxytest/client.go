@@ -24,7 +24,7 @@ func (n *Netns) Ask(network, addr string) (a Answer, err error) {
 		if c, err = net.DialTimeout(network, addr, patience); err != nil {
 			return
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }() // the answer is what counts
 		a, err = Talk(c)
 	})
 	return a, err

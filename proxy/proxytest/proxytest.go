@@ -24,8 +24,15 @@ import (
 
 // A Netns is a network namespace, with its loopback up.
 type Netns struct {
-	tb   testing.TB
-	file *os.File
+	tb    testing.TB
+	file  *os.File
+	peers map[string]end // what its interfaces of Connect lead to
+}
+
+// An end is an interface in a namespace.
+type end struct {
+	at   *Netns
+	name string
 }
 
 // NewNetns makes a namespace that is gone with the test, forwards packets and
@@ -35,7 +42,7 @@ func NewNetns(tb testing.TB) *Netns {
 	if os.Getuid() != 0 {
 		tb.Skip("needs root")
 	}
-	n := &Netns{tb: tb}
+	n := &Netns{tb: tb, peers: map[string]end{}}
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread goes with the goroutine
@@ -48,7 +55,7 @@ func NewNetns(tb testing.TB) *Netns {
 	if err := <-made; err != nil {
 		tb.Skipf("no network namespace: %v", err)
 	}
-	tb.Cleanup(func() { n.file.Close() })
+	tb.Cleanup(func() { n.must(n.file.Close()) })
 	n.Link("lo", "127.0.0.1/8")
 	n.Do(func() {
 		for _, name := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
@@ -86,7 +93,8 @@ func (n *Netns) Do(f func()) {
 // Path is where the namespace can be opened while the test runs.
 func (n *Netns) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd()) }
 
-// Link brings an interface up and gives it addresses, written as prefixes.
+// Link brings an interface up and gives it addresses, written as prefixes. If
+// it is one of a pair that is up now, packets can pass when it returns.
 func (n *Netns) Link(name string, addrs ...string) (index int) {
 	n.tb.Helper()
 	n.Do(func() {
@@ -103,7 +111,43 @@ func (n *Netns) Link(name string, addrs ...string) (index int) {
 		}
 		index = l.Attrs().Index
 	})
+	n.settle(name)
 	return index
+}
+
+// settle waits until both interfaces of a pair carry packets, if both are up.
+// The kernel has the one that was up first begin only some time after the
+// other came up, and drops what is sent on it until then.
+func (n *Netns) settle(name string) {
+	n.tb.Helper()
+	peer, paired := n.peers[name]
+	if !paired || !peer.state().up {
+		return
+	}
+	n.must(Eventually(func() error {
+		for _, e := range []end{{n, name}, peer} {
+			if s := e.state(); s.oper != netlink.OperUp {
+				return fmt.Errorf("%s is %v", e.name, s.oper)
+			}
+		}
+		return nil
+	}))
+}
+
+// A state is how an interface was set, and how it is.
+type state struct {
+	up   bool
+	oper netlink.LinkOperState
+}
+
+func (e end) state() (s state) {
+	e.at.tb.Helper()
+	e.at.Do(func() {
+		l, err := netlink.LinkByName(e.name)
+		e.at.must(err)
+		s = state{l.Attrs().Flags&net.FlagUp != 0, l.Attrs().OperState}
+	})
+	return s
 }
 
 // Connect makes a pair of interfaces, one here and one there. Both are down.
@@ -114,6 +158,7 @@ func (n *Netns) Connect(name string, there *Netns, peer string) {
 		veth.Name = name
 		n.must(netlink.LinkAdd(veth))
 	})
+	n.peers[name], there.peers[peer] = end{there, peer}, end{n, name}
 }
 
 // Bridge makes a bridge, or gives it a port where it is there.
@@ -231,7 +276,7 @@ func (n *Netns) Serve(name string, addr netip.AddrPort) {
 		n.must(err)
 		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
 		n.must(err)
-		n.tb.Cleanup(func() { l.Close(); u.Close() })
+		n.tb.Cleanup(func() { n.must(errors.Join(l.Close(), u.Close())) })
 		go serveTCP(l, name)
 		go serveUDP(u, name)
 	})
@@ -244,7 +289,7 @@ func serveTCP(l net.Listener, name string) {
 			return
 		}
 		go func() {
-			defer c.Close()
+			defer func() { _ = c.Close() }() // the client sees to its end
 			buf := make([]byte, 1500)
 			for {
 				if _, err := c.Read(buf); err != nil {
