@@ -40,10 +40,7 @@ func (d *Datapath) load() error {
 	if err := socket.Variables["node_netns"].Set(d.netns); err != nil {
 		return fmt.Errorf("set node_netns: %w", err)
 	}
-	specs := map[string]*ebpf.MapSpec{}
-	for name, m := range socket.Maps {
-		specs[name] = m
-	}
+	specs := maps.Clone(socket.Maps)
 	maps.Copy(specs, outside.Maps)
 	maps.DeleteFunc(specs, func(name string, _ *ebpf.MapSpec) bool { return strings.HasPrefix(name, ".") })
 	if err := d.openMaps(specs); err != nil {

@@ -166,7 +166,11 @@ func socket(t *testing.T, family, kind int) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { syscall.Close(s) })
+	t.Cleanup(func() {
+		if err := syscall.Close(s); err != nil {
+			t.Error(err)
+		}
+	})
 	timeout := syscall.Timeval{Sec: 1}
 	if err := syscall.SetsockoptTimeval(s, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &timeout); err != nil {
 		t.Fatal(err)
@@ -449,7 +453,7 @@ func TestOtherLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	defer old.Close()
+	defer func() { _ = old.Close() }() // it was only asked
 	first, err := b.node.Ask("udp4", "10.0.0.1:80")
 	if err != nil {
 		t.Fatal(err)
