@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -124,12 +126,7 @@ func (t *Term) Selects(namespace string, set, space labels.Set) bool {
 }
 
 func (t *Term) covers(name string, set labels.Set) bool {
-	for _, ns := range t.Namespaces {
-		if ns == name {
-			return true
-		}
-	}
-	return t.Spaces.Matches(set)
+	return slices.Contains(t.Namespaces, name) || t.Spaces.Matches(set)
 }
 
 // Reaches tells whether only the labels of a namespace can say if its pods

@@ -90,7 +90,6 @@ type stage struct {
 	*testing.T
 
 	client *fake.Clientset
-	ctx    context.Context
 	refuse func(pod string) error // to bind; nil binds all
 	hold   func(pod string)       // waits before a pod is bound; nil for not at all
 	binds  []string
@@ -100,7 +99,7 @@ type stage struct {
 func play(t *testing.T, act func(s *stage), objects ...runtime.Object) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		s := &stage{T: t, client: fake.NewClientset(objects...), ctx: ctx}
+		s := &stage{T: t, client: fake.NewClientset(objects...)}
 		s.client.PrependReactor("create", "pods", s.bind)
 		s.client.PrependReactor("delete", "pods", s.remove)
 		f := informers.NewSharedInformerFactory(s.client, 0)
@@ -204,7 +203,7 @@ func on(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.Nod
 
 func (s *stage) create(p *corev1.Pod) {
 	s.Helper()
-	if _, err := s.client.CoreV1().Pods(p.Namespace).Create(s.ctx, p, metav1.CreateOptions{}); err != nil {
+	if _, err := s.client.CoreV1().Pods(p.Namespace).Create(s.Context(), p, metav1.CreateOptions{}); err != nil {
 		s.Fatal(err)
 	}
 	synctest.Wait()
@@ -218,7 +217,7 @@ func pass(d time.Duration) {
 
 func (s *stage) get(name string) *corev1.Pod {
 	s.Helper()
-	p, err := s.client.CoreV1().Pods("ns").Get(s.ctx, name, metav1.GetOptions{})
+	p, err := s.client.CoreV1().Pods("ns").Get(s.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -259,7 +258,7 @@ func (s *stage) hasCondition(name string, want corev1.PodCondition) {
 func (s *stage) events(name string) (out []string) {
 	s.Helper()
 	synctest.Wait()
-	list, err := s.client.EventsV1().Events("ns").List(s.ctx, metav1.ListOptions{})
+	list, err := s.client.EventsV1().Events("ns").List(s.Context(), metav1.ListOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -286,7 +285,7 @@ func TestNoNodes(t *testing.T) {
 	play(t, func(s *stage) {
 		s.create(testPod("a", "1", 0))
 		s.hasCondition("a", corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, ObservedGeneration: 3, Reason: "Unschedulable", Message: sched.NoNodes})
-		if _, err := s.client.CoreV1().Nodes().Create(s.ctx, testNode("n1", "2"), metav1.CreateOptions{}); err != nil {
+		if _, err := s.client.CoreV1().Nodes().Create(s.Context(), testNode("n1", "2"), metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -335,7 +334,7 @@ func TestGates(t *testing.T) {
 			t.Errorf("a pod that is held back has conditions %v", c)
 		}
 		p.Spec.SchedulingGates = nil
-		if _, err := s.client.CoreV1().Pods("ns").Update(s.ctx, p, metav1.UpdateOptions{}); err != nil {
+		if _, err := s.client.CoreV1().Pods("ns").Update(s.Context(), p, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -447,7 +446,7 @@ func TestClaims(t *testing.T) {
 		}
 		s.create(testPod("a", "1", 0, needs))
 		claims := s.client.CoreV1().PersistentVolumeClaims("ns")
-		got, err := claims.Get(s.ctx, "c", metav1.GetOptions{})
+		got, err := claims.Get(s.Context(), "c", metav1.GetOptions{})
 		if err != nil || got.Annotations["node"] != "n1" {
 			t.Fatalf("the claim is not written: %v, %v", got.Annotations, err)
 		}
@@ -455,7 +454,7 @@ func TestClaims(t *testing.T) {
 			t.Errorf("the pod is on %q with a claim to %q before its volume is there", p.Spec.NodeName, p.Status.NominatedNodeName)
 		}
 		got.Status.Phase = corev1.ClaimBound
-		if _, err := claims.UpdateStatus(s.ctx, got, metav1.UpdateOptions{}); err != nil {
+		if _, err := claims.UpdateStatus(s.Context(), got, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -480,14 +479,14 @@ func TestNodeGoesWhileBinding(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "ns"}}
 	play(t, func(s *stage) {
 		s.create(testPod("a", "1", 0, func(p *corev1.Pod) { p.Annotations = map[string]string{"claim": "c"} }))
-		if err := s.client.CoreV1().Nodes().Delete(s.ctx, "n1", metav1.DeleteOptions{}); err != nil {
+		if err := s.client.CoreV1().Nodes().Delete(s.Context(), "n1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.client.CoreV1().Nodes().Create(s.ctx, testNode("n2", "4"), metav1.CreateOptions{}); err != nil {
+		if _, err := s.client.CoreV1().Nodes().Create(s.Context(), testNode("n2", "4"), metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		pass(2 * firstBackoff)
-		got, err := s.client.CoreV1().PersistentVolumeClaims("ns").Get(s.ctx, "c", metav1.GetOptions{})
+		got, err := s.client.CoreV1().PersistentVolumeClaims("ns").Get(s.Context(), "c", metav1.GetOptions{})
 		if err != nil || got.Annotations["node"] != "n2" {
 			t.Errorf("the claim is for %q, want n2 (%v)", got.Annotations["node"], err)
 		}
@@ -502,7 +501,7 @@ func TestShrink(t *testing.T) {
 		s.isOn("second", "")
 		smaller := s.get("first")
 		smaller.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("1")
-		if _, err := s.client.CoreV1().Pods("ns").Update(s.ctx, smaller, metav1.UpdateOptions{}); err != nil {
+		if _, err := s.client.CoreV1().Pods("ns").Update(s.Context(), smaller, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -88,7 +88,7 @@ func newQueue(plugins []sched.Erased) *queue {
 		}
 		return first(a, b)
 	}
-	none := func(a, b *item) bool { return false }
+	none := func(_, _ *item) bool { return false }
 	q.piles[active] = &pile{before: first}
 	q.piles[backoff] = &pile{before: soonest}
 	q.piles[penalty] = &pile{before: soonest}

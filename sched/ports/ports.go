@@ -1,7 +1,11 @@
 // Package ports keeps pods that want the same port of the host apart.
 package ports
 
-import "github.com/knarr-dev/knarr/sched"
+import (
+	"slices"
+
+	"github.com/knarr-dev/knarr/sched"
+)
 
 // Plugin is the host ports plugin.
 var Plugin = sched.Plugin[struct{}]{
@@ -20,10 +24,8 @@ func prepare(p *sched.Pod, _ *sched.Cluster) (struct{}, sched.Scope) {
 
 func filter(_ struct{}, p *sched.Pod, n *sched.Node) sched.Verdict {
 	for _, want := range p.Ports {
-		for _, used := range n.Ports {
-			if want.Clash(used) {
-				return taken
-			}
+		if slices.ContainsFunc(n.Ports, want.Clash) {
+			return taken
 		}
 	}
 	return sched.Fits
