@@ -56,9 +56,7 @@ func binding(at check.At, ref rbacv1.RoleRef, was *rbacv1.RoleRef, subjects []rb
 	role := at.Dot("roleRef")
 	check.OneOf(role.Dot("apiGroup"), ref.APIGroup, rbacv1.GroupName)
 	check.Listed(role.Dot("kind"), ref.Kind, kinds...)
-	if name := role.Dot("name"); name.Present(ref.Name) {
-		name.Wrong(ref.Name, segment(ref.Name, false))
-	}
+	meta.Segment(role.Dot("name"), ref.Name)
 	namespaced := slices.Contains(kinds, "Role")
 	for i, s := range subjects {
 		subject(at.Dot("subjects").Index(i), s, namespaced)

@@ -1,0 +1,14 @@
+package networking_test
+
+import (
+	_ "embed"
+	"testing"
+
+	"github.com/knarr-dev/knarr/apis/kindtest"
+	"github.com/knarr-dev/knarr/apis/networking"
+)
+
+//go:embed testdata/kinds.yaml
+var kinds string
+
+func TestKinds(t *testing.T) { kindtest.Run(t, networking.Group, kinds) }
