@@ -4,6 +4,7 @@
 package assembly
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,8 @@ type Server struct {
 	alloc   *alloc.Allocator // nil where services get no addresses
 	peers   *peers.Peers     // likewise
 	audited bool
+
+	compactEvery time.Duration
 }
 
 // New puts a server together. Run makes it go.
@@ -69,7 +72,7 @@ func New(cfg Config) (*Server, error) {
 			svc.Add(&g.Resources[i])
 		}
 	}
-	s := &Server{Rest: svc, Ready: make(chan struct{})}
+	s := &Server{Rest: svc, Ready: make(chan struct{}), compactEvery: cmp.Or(cfg.Compact, compactEvery)}
 	w := world.New(svc)
 	var err error
 	if s.access, err = newAccess(&cfg, w, svc); err != nil {
@@ -280,6 +283,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	parts.Go(s.after(ctx, s.boot.Run))
+	parts.Go(s.after(ctx, func(ctx context.Context) error { return compact(ctx, s.Rest.Store, s.compactEvery) }))
 	if s.alloc != nil {
 		parts.Go(s.after(ctx, s.alloc.Run))
 		parts.Go(s.after(ctx, s.peers.Run))

@@ -16,9 +16,10 @@ import (
 // Config says what an API server works with. Files are named by path.
 type Config struct {
 	Store   registry.Store
-	MaxOps  int    // that the store takes in a commit; 0 for what any etcd takes
-	Address string // host and port where clients reach the server
-	Host    string // the machine's name; "" for what it says itself
+	Compact time.Duration // how long the store keeps history at least; five minutes where 0
+	MaxOps  int           // that the store takes in a commit; 0 for what any etcd takes
+	Address string        // host and port where clients reach the server
+	Host    string        // the machine's name; "" for what it says itself
 
 	ClientCA    string // file of authorities: who has a certificate of theirs is who it says; "" for nobody
 	Proxy       Proxy

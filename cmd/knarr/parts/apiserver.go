@@ -96,6 +96,7 @@ func (o *APIServer) Flags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&a.AdmissionOff, "disable-admission-plugins", nil, "admission plugins of those that are on by default to do without")
 	fs.StringVar(&a.Audit.Policy, "audit-policy-file", "", "what to write down of requests; nothing where empty")
 	fs.StringVar(&a.Audit.Log, "audit-log-path", "", "file to write it to, - for standard output")
+	fs.DurationVar(&a.Compact, "etcd-compaction-interval", 5*time.Minute, "how long etcd keeps history at least; it keeps up to twice as much")
 	fs.IntVar(&a.MaxReads, "max-requests-inflight", 400, "most requests that read at once")
 	fs.IntVar(&a.MaxWrites, "max-mutating-requests-inflight", 200, "most requests that write at once")
 	fs.BoolVar(&o.privileged, "allow-privileged", true, "let containers be privileged; false is refused, as pod security does that better")

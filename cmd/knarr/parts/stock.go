@@ -33,7 +33,7 @@ var harmless = map[string]string{
 		audit-log-batch-throttle-enable! audit-log-batch-throttle-qps audit-log-maxage audit-log-maxbackup audit-log-maxsize audit-log-mode
 		audit-log-truncate-enabled! audit-log-truncate-max-batch-size audit-log-truncate-max-event-size
 		contention-profiling! default-watch-cache-size delete-collection-workers enable-aggregator-routing! enable-bootstrap-token-auth!
-		enable-garbage-collector! enable-logs-handler! enable-priority-and-fairness! endpoint-reconciler-type etcd-compaction-interval
+		enable-garbage-collector! enable-logs-handler! enable-priority-and-fairness! endpoint-reconciler-type
 		etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout
 		feature-gates goaway-chance http2-max-streams-per-connection kubelet-timeout lease-reuse-duration-seconds livez-grace-period
 		log-flush-frequency log-json-info-buffer-size log-json-split-stream! logging-format max-connection-bytes-per-sec min-request-timeout
