@@ -110,26 +110,26 @@ func answer(w http.ResponseWriter, well bool, details any) string {
 	return fmt.Sprint(code)
 }
 
-// A service is something served by HTTP.
-type service struct {
+// An endpoint is something served by HTTP.
+type endpoint struct {
 	address string // "" where it is not
 	handler http.Handler
 }
 
 // start serves until ctx ends.
-func (s service) start(ctx context.Context, tasks *errgroup.Group) error {
-	if s.address == "" {
+func (e endpoint) start(ctx context.Context, tasks *errgroup.Group) error {
+	if e.address == "" {
 		return nil
 	}
-	l, err := listen(ctx, s.address)
+	l, err := listen(ctx, e.address)
 	if err != nil {
 		return err
 	}
-	server := newServer(s.handler)
+	server := newServer(e.handler)
 	tasks.Go(func() error {
 		defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve %s: %w", s.address, err)
+			return fmt.Errorf("serve %s: %w", e.address, err)
 		}
 		return nil
 	})

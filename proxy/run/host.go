@@ -146,14 +146,10 @@ func (l *loop) open(a netip.Addr) bool {
 }
 
 // syncLinks follows the interfaces, once the programs have something to find.
-func (l *loop) syncLinks(ctx context.Context) error {
-	if !l.attached {
+func (l *loop) syncLinks(context.Context) error {
+	if l.state == nil {
 		return nil
 	}
-	return l.setLinks(ctx)
-}
-
-func (l *loop) setLinks(context.Context) error {
 	all, err := l.host.look()
 	if err != nil {
 		return err
@@ -172,5 +168,3 @@ func (l *loop) setLinks(context.Context) error {
 	}
 	return nil
 }
-
-func equal[T comparable](a, b []T) bool { return slices.Equal(a, b) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/knarr-dev/knarr/proxy/datapath"
@@ -60,7 +61,7 @@ type loop struct {
 	health  health
 	metrics *metrics
 
-	attached   bool
+	attached   bool                 // the programs of the socket level are in force
 	interfaces []datapath.Interface // as they were set last
 	addresses  map[netip.Addr]bool
 
@@ -129,10 +130,7 @@ func (l *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.source.news:
-			if nodes, services := l.source.reasons(); nodes || services {
-				wakeIf(nodes, l.pods)
-				wakeIf(services, l.table)
-			}
+			l.hear(time.Now())
 		case <-l.host.changed():
 			l.links.wake(time.Now())
 		case <-timer.C:
@@ -151,9 +149,16 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-func wakeIf(reason bool, t *task) {
-	if reason {
-		t.wake(time.Now())
+// hear wakes the tasks that the news is for.
+func (l *loop) hear(now time.Time) {
+	nodes, services := l.source.reasons()
+	if nodes {
+		l.pods.wake(now)
+	}
+	if services {
+		l.table.wake(now)
+		l.health.begin(now)
+		l.metrics.queued.Set(seconds(now))
 	}
 }
 
@@ -167,29 +172,33 @@ func (l *loop) syncPods(context.Context) error {
 	return l.ground.Set(network.Describe(node), others)
 }
 
-// syncTable carries what has changed into the maps.
+// syncTable carries what has changed into the maps, once all that there is
+// has been heard of.
 func (l *loop) syncTable(ctx context.Context) error {
-	if !l.source.complete() {
-		return nil
-	}
-	began := time.Now()
 	if l.state == nil {
+		if !l.source.isComplete() {
+			return nil
+		}
 		have, err := l.plane.Dump()
 		if err != nil {
 			return err
 		}
 		l.state = lb.NewState(have)
 	}
+	began := time.Now()
 	l.describeNode()
-	var errs []error
 	changes := l.source.take()
+	var errs []error
 	for _, o := range changes.owners {
 		plan := l.source.plan(o, l.node)
 		l.checks.want(o, plan.Health)
-		errs = append(errs, l.state.Set(o, plan))
+		if err := l.state.Set(o, plan); err != nil {
+			errs = append(errs, err)
+			l.source.mark(func() { l.source.note(o) })
+		}
 	}
 	_, err := l.state.Sync(l.plane)
-	errs = append(errs, err, l.checks.apply(ctx), l.attach(ctx))
+	errs = append(errs, err, l.attach(ctx), l.checks.apply(ctx))
 	err = errors.Join(errs...)
 	now := time.Now()
 	l.metrics.synced(began, now, changes, err)
@@ -205,7 +214,8 @@ func (l *loop) attach(ctx context.Context) error {
 	if l.attached {
 		return nil
 	}
-	if err := errors.Join(l.setLinks(ctx), l.plane.Attach()); err != nil {
+	l.links.run(ctx)
+	if err := l.plane.Attach(); err != nil {
 		return err
 	}
 	l.attached = true
@@ -215,9 +225,9 @@ func (l *loop) attach(ctx context.Context) error {
 // describeNode has all services planned anew where the node is another.
 func (l *loop) describeNode() {
 	node := l.source.describe(l.Config.Node)
-	if l.node.Zone != node.Zone || !equal(l.node.Addresses, node.Addresses) {
+	if l.node.Zone != node.Zone || !slices.Equal(l.node.Addresses, node.Addresses) {
 		l.source.markAll()
-		wakeIf(l.Primary, l.links)
+		l.links.wake(time.Now())
 	}
 	l.node = node
 }

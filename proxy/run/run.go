@@ -70,8 +70,8 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	defer l.close(ctx)
 	tasks, ctx := errgroup.WithContext(ctx)
-	for _, s := range []service{{c.Health, l.health.handler(l.metrics)}, {c.Metrics, l.metrics.handler()}} {
-		if err := s.start(ctx, tasks); err != nil {
+	for _, e := range []endpoint{{c.Health, l.health.handler(l.metrics)}, {c.Metrics, l.metrics.handler()}} {
+		if err := e.start(ctx, tasks); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@
 package run_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,7 +182,7 @@ func TestService(t *testing.T) {
 	refused := func() error {
 		for _, network := range []string{"tcp4", "udp4"} {
 			if _, err := w.node.Ask(network, "10.96.0.1:80"); !errors.Is(err, syscall.ECONNREFUSED) {
-				return fmt.Errorf("%s: %v", network, err)
+				return fmt.Errorf("%s: %w", network, cmp.Or(err, errors.New("an answer")))
 			}
 		}
 		return nil

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +24,10 @@ const (
 	kindPod     = "pod"
 )
 
+// podPatience is how long services wait for pods: the stock proxy's role does
+// not let it see any.
+const podPatience = 5 * time.Second
+
 // byService is the index of EndpointSlices by the Service they are of.
 const byService = "proxy/service"
 
@@ -38,6 +44,7 @@ type source struct {
 	marked    map[lb.Owner]bool
 	ofNodes   bool // reasons
 	ofService bool
+	complete  bool // there is nothing that has not been heard of yet
 }
 
 type registration struct {
@@ -123,26 +130,27 @@ func (s *source) close() {
 
 // announce tells when all nodes are known, and when all of everything is.
 func (s *source) announce(ctx context.Context) {
-	for i, r := range s.known {
+	pods := s.known[len(s.known)-1]
+	for _, r := range s.known[:len(s.known)-1] {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.HasSyncedChecker().Done():
 		}
-		if i == 0 || i == len(s.known)-1 {
-			s.mark(func() { s.ofNodes, s.ofService = true, true })
+		if r == s.known[0] {
+			s.mark(func() { s.ofNodes = true })
 		}
 	}
-}
-
-// complete tells whether there is nothing that has not been heard of yet.
-func (s *source) complete() bool {
-	for _, r := range s.known {
-		if !r.HasSynced() {
-			return false
-		}
+	timer := time.NewTimer(podPatience)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+		slog.WarnContext(ctx, "the node's pods are not known: no host ports are served until they are")
+	case <-pods.HasSyncedChecker().Done():
 	}
-	return true
+	s.mark(func() { s.complete, s.ofService = true, true })
 }
 
 // mark notes something, and that there is news.
@@ -181,6 +189,12 @@ func (s *source) take() changes {
 	out := s.dirty
 	s.dirty, s.marked = changes{}, map[lb.Owner]bool{}
 	return out
+}
+
+func (s *source) isComplete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.complete
 }
 
 // markAll notes that all services have to be planned anew.
@@ -264,7 +278,7 @@ func (s *source) nodeChanged(was, is *corev1.Node) {
 
 func same(a, b *corev1.Node) bool {
 	m, n := network.Describe(a), network.Describe(b)
-	return equal(m.Addresses, n.Addresses) && equal(m.Ranges, n.Ranges) &&
+	return slices.Equal(m.Addresses, n.Addresses) && slices.Equal(m.Ranges, n.Ranges) &&
 		a.Labels[corev1.LabelTopologyZone] == b.Labels[corev1.LabelTopologyZone] && leaving(a) == leaving(b)
 }
 
@@ -285,11 +299,11 @@ func (s *source) plan(o lb.Owner, node lb.Node) lb.Plan {
 	}
 	// It fails only where there is no such index.
 	found, _ := s.slices.GetIndexer().ByIndex(byService, key)
-	slices := make([]*discoveryv1.EndpointSlice, 0, len(found))
+	eps := make([]*discoveryv1.EndpointSlice, 0, len(found))
 	for _, obj := range found {
-		slices = append(slices, obj.(*discoveryv1.EndpointSlice))
+		eps = append(eps, obj.(*discoveryv1.EndpointSlice))
 	}
-	return lb.Services(svc, slices, node)
+	return lb.Services(svc, eps, node)
 }
 
 // describe is the node as services depend on it.
