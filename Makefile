@@ -14,7 +14,7 @@ LDFLAGS := -s -w -X main.commit=$(VERSION) -X $(KUBEVER).gitVersion=$(KUBERNETES
 export GOFLAGS := -trimpath
 export CGO_ENABLED := 0
 
-.PHONY: all build up down tools test lint generate integration e2e conformance bench fuzz clean help
+.PHONY: all build up down tools test lint generate integration e2e images conformance bench fuzz clean help
 
 all: build
 
@@ -61,6 +61,14 @@ e2e: tools build ## a cluster of this build tried as a user would, in one proces
 	$(GO) build -ldflags '-s -w' -o bin/etcd go.etcd.io/etcd/server/v3
 	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
+
+images: ## what the conformance suite pulls, made here; says what each weighs
+	cd conformance/images && $(GO) build -ldflags '-s -w' -o $(CURDIR)/bin/conformance/images .
+	bin/conformance/images build
+
+conformance: tools build images ## the official suite on two nodes; SPECS=, AREA=, FOCUS=, PROCS=, or KUBECONFIG= of another cluster
+	cd conformance/e2e && $(GO) build -ldflags '-s -w' -o $(CURDIR)/bin/conformance/e2e .
+	conformance/run
 
 bench: build ## speed and size, as ratios to a limit measured in the same run
 	$(GO) run ./cmd/bench
