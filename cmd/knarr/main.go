@@ -65,7 +65,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		part("apiserver", "Run the API server", &parts.APIServer{}), part("scheduler", "Run the scheduler", &parts.Scheduler{}),
 		part("controllers", "Run the controllers", &parts.Controllers{}), part("kubelet", "Run the kubelet", &parts.Kubelet{}),
-		part("proxy", "Run the service proxy", &parts.Proxy{}),
+		part("proxy", "Run the service proxy", &parts.Proxy{}), part("dns", "Run the cluster's DNS", &parts.DNS{}),
 		certs(), demo.Command(), version(),
 	)
 	return cmd

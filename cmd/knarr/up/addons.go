@@ -5,24 +5,37 @@ import (
 	"fmt"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
-	"github.com/knarr-dev/knarr/cmd/knarr/parts"
+	"github.com/knarr-dev/knarr/cmd/knarr/addons"
 	"github.com/knarr-dev/knarr/cmd/knarr/pki"
+	"github.com/knarr-dev/knarr/kubelet/image"
 )
 
-// addons makes what a cluster has from the start besides what every API
-// server makes.
-func (c *cluster) addons(ctx context.Context, door *parts.Door) error {
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "knarr.kubelet-api"},
+// applyAddons makes what a cluster has from the start besides what every API
+// server makes: the server's right to use kubelets, and DNS.
+func (d *dir) applyAddons(ctx context.Context, client kubernetes.Interface, plan *Options) error {
+	others, err := d.members()
+	if err != nil {
+		return err
+	}
+	address, err := dnsAddress(plan.ServiceRange)
+	if err != nil {
+		return fmt.Errorf("find an address for the cluster's DNS: %w", err)
+	}
+	objects := addons.DNS(addons.DNSOptions{
+		Image: image.Demo, ClusterIP: address, Zone: "cluster.local", Replicas: addons.DNSReplicas(1 + len(others)),
+	})
+	return addons.Apply(ctx, client, append(objects, kubeletAccess()))
+}
+
+// kubeletAccess lets the API server use kubelets.
+func kubeletAccess() *rbacv1.ClusterRoleBinding {
+	return &rbacv1.ClusterRoleBinding{
+		TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRoleBinding"},
+		ObjectMeta: metav1.ObjectMeta{Name: "knarr:kubelet-api"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:kubelet-api-admin"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: pki.KubeletClientUser}},
 	}
-	_, err := door.Client("").RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {
-		return fmt.Errorf("let the API server use kubelets: %w", err)
-	}
-	return nil
 }

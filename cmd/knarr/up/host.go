@@ -192,7 +192,11 @@ func (c *cluster) run(ctx context.Context, rt *runtime, done func()) error {
 			return err
 		}
 		done()
-		return c.addons(ctx, door)
+		if err := c.dir.applyAddons(ctx, door.Client(""), &c.Options); err != nil && ctx.Err() == nil {
+			// The cluster is of use without, and the next start tries again.
+			slog.ErrorContext(ctx, "make what a cluster has from the start", "err", err)
+		}
+		return nil
 	})
 	tasks.Go(func() error { return c.renew(ctx) })
 	err := tasks.Wait()

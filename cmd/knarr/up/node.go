@@ -174,12 +174,24 @@ func (d *dir) add(ctx context.Context, name string) (*member, error) {
 	if err = m.start(ctx, plan); err == nil {
 		err = m.awaitReady(ctx)
 	}
+	if err == nil {
+		err = d.spread(ctx, plan)
+	}
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("add node %s: %w", m.Name, err), d.remove(ctx, m))
 	}
 	return m, nil
+}
+
+// spread has DNS run on more than one node where there are more.
+func (d *dir) spread(ctx context.Context, plan *Options) error {
+	client, err := d.client()
+	if err != nil {
+		return err
+	}
+	return d.applyAddons(ctx, client, plan)
 }
 
 // readyPatience is how long a new node may take to be ready.
