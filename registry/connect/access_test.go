@@ -150,7 +150,8 @@ func TestStop(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.Handler.Stop()
-			<-ended // which may look as if it had ended by itself
+			err = <-ended // which may be nil: it looks as if it had ended by itself
+			t.Log(err)
 			<-c.kubelet.abandoned
 		})
 	}

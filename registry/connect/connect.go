@@ -194,7 +194,7 @@ func (f *refusal) Error(_ http.ResponseWriter, _ *http.Request, err error) { f.e
 
 // refused is the error for the client, nil where it has been answered.
 func (f *refusal) refused() error {
-	if _, ok := f.err.(apierrors.APIStatus); ok || f.err == nil { //nolint:errorlint // an error that wraps a status says more than it
+	if _, ok := f.err.(apierrors.APIStatus); ok || f.err == nil {
 		return f.err
 	}
 	return unexplained(f.err)

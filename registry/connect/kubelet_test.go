@@ -98,6 +98,8 @@ func options(w http.ResponseWriter, r *http.Request) *remotecommand.Options {
 }
 
 // ExecInContainer is part of remotecommand.Executor.
+//
+//nolint:revive // which takes so much
 func (k *kubelet) ExecInContainer(_ context.Context, _, _, _ string, cmd []string, in io.Reader, out, errs io.WriteCloser, _ bool, sizes <-chan remotecommand.TerminalSize, _ time.Duration) error {
 	switch cmd[0] {
 	case "cat":
@@ -127,6 +129,8 @@ func (k *kubelet) ExecInContainer(_ context.Context, _, _, _ string, cmd []strin
 }
 
 // AttachContainer is part of remotecommand.Attacher.
+//
+//nolint:revive // which takes so much
 func (*kubelet) AttachContainer(_ context.Context, pod, _, container string, _ io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
 	fmt.Fprintf(out, "attached to %s in %s", container, pod)
 	return nil

@@ -33,8 +33,6 @@ func (c *cluster) logs(pod string, opts *corev1.PodLogOptions) string {
 	return string(b)
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // contract: SR-7
 func TestLog(t *testing.T) {
 	c := start(t)
@@ -69,9 +67,12 @@ func TestLog(t *testing.T) {
 		want string
 	}{
 		{"one", corev1.PodLogOptions{}, "/containerLogs/default/one/a"},
-		{"one", corev1.PodLogOptions{Follow: true, Previous: true, Timestamps: true, SinceSeconds: ptr(int64(3)), TailLines: ptr(int64(0))},
-			"/containerLogs/default/one/a?follow=true&previous=true&sinceSeconds=3&tailLines=0&timestamps=true"},
-		{"one", corev1.PodLogOptions{SinceTime: &since, Stream: ptr("Stdout")}, "/containerLogs/default/one/a?sinceTime=2026-01-02T03%3A04%3A05Z&stream=Stdout"},
+		{
+			"one",
+			corev1.PodLogOptions{Follow: true, Previous: true, Timestamps: true, SinceSeconds: new(int64(3)), TailLines: new(int64(0))},
+			"/containerLogs/default/one/a?follow=true&previous=true&sinceSeconds=3&tailLines=0&timestamps=true",
+		},
+		{"one", corev1.PodLogOptions{SinceTime: &since, Stream: new("Stdout")}, "/containerLogs/default/one/a?sinceTime=2026-01-02T03%3A04%3A05Z&stream=Stdout"},
 		{"two", corev1.PodLogOptions{Container: "b"}, "/containerLogs/default/two/b"},
 		{"two", corev1.PodLogOptions{Container: "first"}, "/containerLogs/default/two/first"},
 		{"two", corev1.PodLogOptions{}, "400 BadRequest: a container name must be specified for pod two, choose one of: [first a b]"},
@@ -79,21 +80,36 @@ func TestLog(t *testing.T) {
 		{"waiting", corev1.PodLogOptions{}, ""},
 		{"none", corev1.PodLogOptions{}, `404 NotFound: pods "none" not found`},
 		{"lost", corev1.PodLogOptions{}, `404 NotFound: nodes "missing" not found`},
-		{"unreachable", corev1.PodLogOptions{},
-			fmt.Sprintf(`500 : Get "https://127.0.0.1:%d/containerLogs/default/unreachable/a": dial tcp 127.0.0.1:%d: connect: connection refused`, down, down)},
-		{"one", corev1.PodLogOptions{LimitBytes: ptr(int64(400))}, "400 BadRequest: it says why"},
-		{"one", corev1.PodLogOptions{LimitBytes: ptr(int64(404))}, "404 NotFound: the server could not find the requested resource ( pods/log one)"},
-		{"one", corev1.PodLogOptions{LimitBytes: ptr(int64(500))}, "500 InternalError: Internal error occurred: it says why"},
-		{"one", corev1.PodLogOptions{LimitBytes: ptr(int64(503))}, "503 ServiceUnavailable: the server is currently unable to handle the request ( pods/log one)"},
-		{"one", corev1.PodLogOptions{TailLines: ptr(int64(-1)), LimitBytes: ptr(int64(0)), SinceSeconds: ptr(int64(0))},
+		{
+			"unreachable",
+			corev1.PodLogOptions{},
+			fmt.Sprintf(`500 : Get "https://127.0.0.1:%d/containerLogs/default/unreachable/a": dial tcp 127.0.0.1:%d: connect: connection refused`, down, down),
+		},
+		{"one", corev1.PodLogOptions{LimitBytes: new(int64(400))}, "400 BadRequest: it says why"},
+		{"one", corev1.PodLogOptions{LimitBytes: new(int64(404))}, "404 NotFound: the server could not find the requested resource ( pods/log one)"},
+		{"one", corev1.PodLogOptions{LimitBytes: new(int64(500))}, "500 InternalError: Internal error occurred: it says why"},
+		{"one", corev1.PodLogOptions{LimitBytes: new(int64(503))}, "503 ServiceUnavailable: the server is currently unable to handle the request ( pods/log one)"},
+		{
+			"one",
+			corev1.PodLogOptions{TailLines: new(int64(-1)), LimitBytes: new(int64(0)), SinceSeconds: new(int64(0))},
 			`422 Invalid: PodLogOptions "one" is invalid: [tailLines: Invalid value: -1: must be greater than or equal to 0, ` +
-				`limitBytes: Invalid value: 0: must be greater than 0, sinceSeconds: Invalid value: 0: must be greater than 0]`},
-		{"one", corev1.PodLogOptions{SinceTime: &since, SinceSeconds: ptr(int64(3))},
-			"422 Invalid: PodLogOptions \"one\" is invalid: []: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"},
-		{"one", corev1.PodLogOptions{Stream: ptr("x")},
-			`422 Invalid: PodLogOptions "one" is invalid: stream: Unsupported value: "x": supported values: "All", "Stderr", "Stdout"`},
-		{"one", corev1.PodLogOptions{Stream: ptr("Stderr"), TailLines: ptr(int64(3))},
-			"422 Invalid: PodLogOptions \"one\" is invalid: []: Forbidden: `tailLines` and specific `stream` are mutually exclusive for now"},
+				`limitBytes: Invalid value: 0: must be greater than 0, sinceSeconds: Invalid value: 0: must be greater than 0]`,
+		},
+		{
+			"one",
+			corev1.PodLogOptions{SinceTime: &since, SinceSeconds: new(int64(3))},
+			"422 Invalid: PodLogOptions \"one\" is invalid: []: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+		},
+		{
+			"one",
+			corev1.PodLogOptions{Stream: new("x")},
+			`422 Invalid: PodLogOptions "one" is invalid: stream: Unsupported value: "x": supported values: "All", "Stderr", "Stdout"`,
+		},
+		{
+			"one",
+			corev1.PodLogOptions{Stream: new("Stderr"), TailLines: new(int64(3))},
+			"422 Invalid: PodLogOptions \"one\" is invalid: []: Forbidden: `tailLines` and specific `stream` are mutually exclusive for now",
+		},
 	} {
 		if got := c.logs(x.pod, &x.opts); got != x.want {
 			t.Errorf("log of %s with %+v:\n got %s\nwant %s", x.pod, x.opts, got, x.want)

@@ -89,8 +89,15 @@ func address(t *testing.T) string {
 	return ""
 }
 
-// do sends a request as it is, follows nothing and returns all that comes back.
-func (c *cluster) do(method, path, body string, header ...string) (*http.Response, string) {
+// An answer is all that comes back.
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+// do sends a request as it is, and follows nothing.
+func (c *cluster) do(method, path, body string, header ...string) answer {
 	c.t.Helper()
 	req, err := http.NewRequestWithContext(c.t.Context(), method, c.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -110,16 +117,16 @@ func (c *cluster) do(method, path, body string, header ...string) (*http.Respons
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return resp, string(b)
+	return answer{resp.StatusCode, resp.Header, string(b)}
 }
 
 // told is the code and the message of a Status, or the body.
-func told(resp *http.Response, body string) string {
+func (a answer) told() string {
 	var status metav1.Status
-	if json.Unmarshal([]byte(body), &status) == nil && status.Message != "" {
-		body = string(status.Reason) + ": " + status.Message
+	if json.Unmarshal([]byte(a.body), &status) == nil && status.Message != "" {
+		a.body = string(status.Reason) + ": " + status.Message
 	}
-	return fmt.Sprint(resp.StatusCode, " ", body)
+	return fmt.Sprint(a.code, " ", a.body)
 }
 
 // served makes a pod with an address and a port.
@@ -148,12 +155,12 @@ func TestPodProxy(t *testing.T) {
 			body = "text"
 		}
 		want := "200 " + method + " /a/b/?q=1 " + body
-		if got := told(c.do(method, pods+"p/proxy/a/b/?q=1", body)); got != want {
+		if got := c.do(method, pods+"p/proxy/a/b/?q=1", body).told(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if resp, _ := c.do("HEAD", pods+"p/proxy/a", ""); resp.StatusCode != 200 {
-		t.Errorf("HEAD: %d", resp.StatusCode)
+	if a := c.do("HEAD", pods+"p/proxy/a", ""); a.code != 200 {
+		t.Errorf("HEAD: %d", a.code)
 	}
 	for _, x := range []struct{ method, path, want string }{
 		{"GET", fmt.Sprintf("p:%d/proxy/", port), "200 GET / "},
@@ -166,19 +173,19 @@ func TestPodProxy(t *testing.T) {
 		{"GET", "none/proxy/", "400 BadRequest: address not allowed"},
 		{"GET", "p:1/proxy/", "503 ServiceUnavailable: error trying to reach service: dial tcp " + ip + ":1: connect: connection refused"},
 	} {
-		if got := told(c.do(x.method, pods+x.path, "")); got != x.want {
+		if got := c.do(x.method, pods+x.path, "").told(); got != x.want {
 			t.Errorf("%s %s: got %q, want %q", x.method, x.path, got, x.want)
 		}
 	}
-	resp, _ := c.do("GET", pods+"p/proxy?q=1", "")
-	if at := resp.Header.Get("Location"); resp.StatusCode != 301 || at != pods+"p/proxy/?q=1" {
-		t.Errorf("without a slash: %d to %q", resp.StatusCode, at)
+	a := c.do("GET", pods+"p/proxy?q=1", "")
+	if at := a.header.Get("Location"); a.code != 301 || at != pods+"p/proxy/?q=1" {
+		t.Errorf("without a slash: %d to %q", a.code, at)
 	}
-	resp, _ = c.do("GET", pods+"p/proxy/away", "")
-	if at := resp.Header.Get("Location"); resp.StatusCode != 302 || at != pods+"p/proxy/there" {
-		t.Errorf("redirect: %d to %q", resp.StatusCode, at)
+	a = c.do("GET", pods+"p/proxy/away", "")
+	if at := a.header.Get("Location"); a.code != 302 || at != pods+"p/proxy/there" {
+		t.Errorf("redirect: %d to %q", a.code, at)
 	}
-	_, html := c.do("GET", pods+"p/proxy/page", "")
+	html := c.do("GET", pods+"p/proxy/page", "").body
 	want := strings.NewReplacer("/path/x", pods+"p/proxy/path/x", "/post", pods+"p/proxy/post").Replace(page)
 	if html != want {
 		t.Errorf("links:\n got %s\nwant %s", html, want)
@@ -190,8 +197,8 @@ func TestProxyHeaders(t *testing.T) {
 	c := start(t)
 	ip, port := backend(t, false)
 	c.served("p", ip, port)
-	_, body := c.do("GET", "/api/v1/namespaces/default/pods/p/proxy/headers", "", "X-Mine", "1",
-		"Impersonate-User", "someone", "Impersonate-Group", "system:masters")
+	body := c.do("GET", "/api/v1/namespaces/default/pods/p/proxy/headers", "", "X-Mine", "1",
+		"Impersonate-User", "someone", "Impersonate-Group", "system:masters").body
 	var h http.Header
 	if err := json.Unmarshal([]byte(body), &h); err != nil {
 		t.Fatalf("%v: %s", err, body)
@@ -260,14 +267,14 @@ func TestServiceProxy(t *testing.T) {
 		}
 	}
 	unready := endpoint("elsewhere", "192.0.2.7", false)
-	c.slice("many", []discoveryv1.EndpointPort{{Name: ptr("plain"), Port: &port}, {Name: ptr("safe"), Port: &safe}}, endpoint("p", ip, true), unready)
-	c.slice("many", []discoveryv1.EndpointPort{{Name: ptr("plain"), Port: &port}}, unready)
-	c.slice("one", []discoveryv1.EndpointPort{{Name: ptr(""), Port: &port}}, endpoint("p", ip, true))
-	c.slice("unready", []discoveryv1.EndpointPort{{Name: ptr(""), Port: &port}}, unready)
+	c.slice("many", []discoveryv1.EndpointPort{{Name: new("plain"), Port: &port}, {Name: new("safe"), Port: &safe}}, endpoint("p", ip, true), unready)
+	c.slice("many", []discoveryv1.EndpointPort{{Name: new("plain"), Port: &port}}, unready)
+	c.slice("one", []discoveryv1.EndpointPort{{Name: new(""), Port: &port}}, endpoint("p", ip, true))
+	c.slice("unready", []discoveryv1.EndpointPort{{Name: new(""), Port: &port}}, unready)
 	// Nobody's pod is there, or one that has another address.
 	nobody := endpoint("p", ip, true)
 	nobody.TargetRef = nil
-	c.slice("forged", []discoveryv1.EndpointPort{{Name: ptr(""), Port: &port}}, nobody, endpoint("elsewhere", ip, true), endpoint("gone", ip, true))
+	c.slice("forged", []discoveryv1.EndpointPort{{Name: new(""), Port: &port}}, nobody, endpoint("elsewhere", ip, true), endpoint("gone", ip, true))
 	const services = "/api/v1/namespaces/default/services/"
 	for _, x := range []struct{ path, want string }{
 		{"one/proxy/x?q=1", "200 GET /x?q=1 "},
@@ -286,7 +293,7 @@ func TestServiceProxy(t *testing.T) {
 		{"ftp:one:80/proxy/x", `400 BadRequest: invalid service request "ftp:one:80"`},
 	} {
 		for range 3 { // whichever endpoint it is
-			if got := told(c.do("GET", services+x.path, "")); got != x.want {
+			if got := c.do("GET", services+x.path, "").told(); got != x.want {
 				t.Errorf("%s: got %q, want %q", x.path, got, x.want)
 			}
 		}
@@ -310,7 +317,7 @@ func TestNodeProxy(t *testing.T) {
 		{"http:n:1/proxy/x", "400 BadRequest: address not allowed"}, // 127.0.0.1
 		{"missing/proxy/x", `404 NotFound: nodes "missing" not found`},
 	} {
-		if got := told(c.do("GET", "/api/v1/nodes/"+x.path, "")); got != x.want {
+		if got := c.do("GET", "/api/v1/nodes/"+x.path, "").told(); got != x.want {
 			t.Errorf("%s: got %q, want %q", x.path, got, x.want)
 		}
 	}

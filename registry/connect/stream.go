@@ -22,13 +22,25 @@ func endsOf(q *query) ends {
 	return ends{stdin: q.truth("stdin"), stdout: q.truth("stdout"), stderr: q.truth("stderr"), tty: q.truth("tty")}
 }
 
-// query is the ends as kubelets read them.
-func (e ends) query() url.Values {
+// A session is with a process in a container.
+type session struct {
+	ends
+
+	verb      string // of the kubelet's path
+	container string // "" for the only one
+	command   []string
+}
+
+// query is the session as kubelets read it.
+func (s *session) query() url.Values {
 	v := url.Values{}
-	for name, is := range map[string]bool{"input": e.stdin, "output": e.stdout, "error": e.stderr, "tty": e.tty} {
+	for name, is := range map[string]bool{"input": s.stdin, "output": s.stdout, "error": s.stderr, "tty": s.tty} {
 		if is {
 			v.Set(name, "1")
 		}
+	}
+	if s.command != nil {
+		v["command"] = s.command
 	}
 	return v
 }
@@ -37,27 +49,25 @@ func (e ends) query() url.Values {
 // contract: SR-8
 func (c *connector) exec(w http.ResponseWriter, r *http.Request, req *registry.Request) error {
 	q := &query{values: r.URL.Query()}
-	e, container, command := endsOf(q), q.text("container"), q.values["command"]
+	s := &session{endsOf(q), "exec", q.text("container"), q.values["command"]}
 	if err := c.allowed(r.Context(), req, &corev1.PodExecOptions{
-		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, TTY: e.tty, Container: container, Command: command,
+		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, TTY: s.tty, Container: s.container, Command: s.command,
 	}); err != nil {
 		return err
 	}
-	to := e.query()
-	to["command"] = command
-	return c.process(w, r, req, "exec", container, e, to)
+	return c.process(w, r, req, s)
 }
 
 // attach connects to what runs in a container.
 func (c *connector) attach(w http.ResponseWriter, r *http.Request, req *registry.Request) error {
 	q := &query{values: r.URL.Query()}
-	e, container := endsOf(q), q.text("container")
+	s := &session{endsOf(q), "attach", q.text("container"), nil}
 	if err := c.allowed(r.Context(), req, &corev1.PodAttachOptions{
-		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, TTY: e.tty, Container: container,
+		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, TTY: s.tty, Container: s.container,
 	}); err != nil {
 		return err
 	}
-	return c.process(w, r, req, "attach", container, e, e.query())
+	return c.process(w, r, req, s)
 }
 
 // allowed decides whether a stream may be opened. That it is asked for by GET,
@@ -79,21 +89,22 @@ func (c *connector) allowed(ctx context.Context, req *registry.Request, opts run
 }
 
 // process connects a client to a process in a container.
-func (c *connector) process(w http.ResponseWriter, r *http.Request, req *registry.Request, verb, container string, e ends, to url.Values) error {
+func (c *connector) process(w http.ResponseWriter, r *http.Request, req *registry.Request, s *session) error {
 	pod, err := c.pod(r.Context(), req.Namespace, req.Name)
 	if err != nil {
 		return err
 	}
-	if container, err = choose(pod, container); err != nil {
+	container, err := choose(pod, s.container)
+	if err != nil {
 		return err
 	}
 	k, err := c.kubelet(r.Context(), pod)
 	if err != nil {
 		return err
 	}
-	at := k.at(fmt.Sprintf("/%s/%s/%s/%s", verb, pod.Namespace, pod.Name, container), to)
+	at := k.at(fmt.Sprintf("/%s/%s/%s/%s", s.verb, pod.Namespace, pod.Name, container), s.query())
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) && !k.sockets {
-		translate(w, r, at, k.transport, e)
+		translate(w, r, at, k.transport, s.ends)
 		return nil
 	}
 	return passOn(w, r, at, k.transport)

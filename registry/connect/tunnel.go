@@ -38,7 +38,8 @@ func tunnel(w http.ResponseWriter, r *http.Request, at *url.URL, transport http.
 	if err != nil {
 		return unexplained(err)
 	}
-	defer func() { _ = kubelet.Close() }() // it was open only to pass bytes
+	defer func() { _ = resp.Body.Close() }() // it was only read
+	defer func() { _ = kubelet.Close() }()   // it was open only to pass bytes
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return notUpgraded(w, resp)
 	}

@@ -32,7 +32,8 @@ func passOn(w http.ResponseWriter, r *http.Request, at *url.URL, transport http.
 	if err != nil {
 		return unexplained(err)
 	}
-	defer func() { _ = kubelet.Close() }() // it was open only to pass bytes
+	defer func() { _ = resp.Body.Close() }() // it was only read
+	defer func() { _ = kubelet.Close() }()   // it was open only to pass bytes
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return notUpgraded(w, resp)
 	}
@@ -42,7 +43,6 @@ func passOn(w http.ResponseWriter, r *http.Request, at *url.URL, transport http.
 	}
 	client := &begun{conn, rw.Reader}
 	defer func() { _ = client.Close() }() // likewise
-	resp.Body = nil
 	if err := resp.Write(client); err != nil {
 		slog.DebugContext(ctx, "pass on an upgrade", "err", err)
 		return nil
@@ -63,7 +63,7 @@ func upgrade(ctx context.Context, req *http.Request, transport http.RoundTripper
 		return nil, nil, errors.Join(fmt.Errorf("error sending request: %w", err), conn.Close())
 	}
 	in := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(in, req) //nolint:bodyclose // which is what remains of the connection
+	resp, err := http.ReadResponse(in, req)
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
