@@ -27,6 +27,10 @@ var measurements = []measurement{
 	{"node", (*world).node},
 	{"consistent", (*world).consistent},
 	{"get", (*world).get},
+	{"apply", (*world).apply},
+	{"watch", (*world).watch},
+	{"memory", (*world).memory},
+	{"start", (*world).start},
 }
 
 // names are those of the measurements.

@@ -13,11 +13,12 @@ import (
 	"github.com/knarr-dev/knarr/registry/wire"
 )
 
-// The namespaces: of the pods that are there all the time, and of those that
-// change for watchers.
+// The namespaces: of the pods that are there all the time, of those that
+// change for watchers, and of those that are made in passing.
 const (
 	crowd   = "crowd"
 	watched = "watched"
+	spare   = "spare"
 )
 
 // How many pods have a label in common, and how many are on a node.

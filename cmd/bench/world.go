@@ -203,7 +203,7 @@ func (e *endpoint) client() *http.Client {
 func (w *world) namespaces(ctx context.Context) error {
 	c := w.api.client()
 	defer c.CloseIdleConnections()
-	for _, ns := range []string{crowd, watched} {
+	for _, ns := range []string{crowd, watched, spare} {
 		for _, post := range []call{
 			{path: "/api/v1/namespaces", body: fmt.Appendf(nil, `{"metadata":{"name":%q}}`, ns)},
 			{path: "/api/v1/namespaces/" + ns + "/serviceaccounts", body: []byte(`{"metadata":{"name":"default"}}`)},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -41,7 +42,7 @@ func (w *world) post(ctx context.Context) (rows []row, err error) {
 		from = to
 		for side, l := range []load{
 			{to: w.api, call: func(i int) call {
-				return call{method: http.MethodPost, path: "/api/v1/namespaces/" + crowd + "/pods", sent: f.media, asked: f.media, body: bodies[i], want: http.StatusCreated}
+				return creation(crowd, f.media, bodies[i])
 			}},
 			{to: w.plain, call: func(i int) call {
 				return call{method: http.MethodPost, path: "/put", body: bodies[i], want: http.StatusCreated}
@@ -85,10 +86,7 @@ func (w *world) template(ctx context.Context, namespace string, i int) (*corev1.
 	if err != nil {
 		return nil, err
 	}
-	body, err = w.api.fetch(ctx, call{
-		method: http.MethodPost, path: "/api/v1/namespaces/" + namespace + "/pods",
-		sent: protoMedia, asked: protoMedia, body: body, want: http.StatusCreated,
-	})
+	body, err = w.api.fetch(ctx, creation(namespace, protoMedia, body))
 	if err != nil {
 		return nil, err
 	}
@@ -128,3 +126,35 @@ func (w *world) fill(ctx context.Context, namespace string, n int) error {
 
 // key is where the i-th pod of a namespace is stored.
 func key(namespace string, i int) string { return "/registry/pods/" + namespace + "/" + podName(i) }
+
+// applied is how many pods are applied to in turns, so that mostly the field
+// has been there before.
+const applied = 512
+
+// apply compares server-side apply of one label with creation.
+func (w *world) apply(ctx context.Context) ([]row, error) {
+	var made, changed atomic.Int64
+	change := func(int) call {
+		n := changed.Add(1)
+		name := podName(int(n) % min(applied, w.objects))
+		return call{
+			method: http.MethodPatch, path: "/api/v1/namespaces/" + crowd + "/pods/" + name + "?fieldManager=bench", sent: applyMedia, asked: protoMedia,
+			body: fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":%q,"labels":{"bench":"v%d"}}}`, name, n),
+		}
+	}
+	create := func(int) call {
+		body, err := podKind.Encode(pod(int(made.Add(1))))
+		if err != nil {
+			panic(err) // the like of it has been encoded before
+		}
+		return creation(spare, protoMedia, body)
+	}
+	r, err := w.compare(ctx, "server-side apply, against POST",
+		load{to: w.api, clients: writers, call: change}, load{to: w.api, clients: writers, call: create}, wanted{cpu: 2})
+	return []row{r}, err
+}
+
+// creation creates a pod.
+func creation(namespace, media string, body []byte) call {
+	return call{method: http.MethodPost, path: "/api/v1/namespaces/" + namespace + "/pods", sent: media, asked: media, body: body, want: http.StatusCreated}
+}
