@@ -140,7 +140,7 @@ func choose(s *suite.Suite, f *flags) ([]spec.Spec, error) {
 		if err != nil {
 			return nil, fmt.Errorf("SPECS: %w", err)
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }() // only read
 		if choice.List, err = spec.Read(file); err != nil {
 			return nil, fmt.Errorf("SPECS: %s: %w", f.specs, err)
 		}

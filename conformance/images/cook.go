@@ -102,16 +102,22 @@ func named(name string) bool {
 
 // unmade are the images that the suite names and nobody makes here, none
 // where the suite is not built.
-func unmade(ctx context.Context, suite string) (names []string, err error) {
+func unmade(ctx context.Context, suite string) ([]string, error) {
 	if _, err := os.Stat(suite); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	names, err := suiteImages(ctx, suite)
+	return slices.DeleteFunc(names, named), err
+}
+
+// suiteImages are the images that the suite names.
+func suiteImages(ctx context.Context, suite string) (names []string, err error) {
 	out, err := output(exec.CommandContext(ctx, suite, "--list-images"))
 	if err != nil {
 		return nil, fmt.Errorf("list the images of %s: %w", suite, err)
 	}
-	for _, name := range strings.Fields(out) {
-		if strings.Contains(name, "/") && !named(name) {
+	for name := range strings.FieldsSeq(out) {
+		if strings.Contains(name, "/") {
 			names = append(names, name)
 		}
 	}

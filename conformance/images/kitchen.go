@@ -44,10 +44,6 @@ type kitchen struct {
 // A maker adds to a layer what a part cannot say as data.
 type maker func(ctx context.Context, k *kitchen, t *layer.Tree) error
 
-// MarshalJSON keeps the functions out of keys: that they changed shows in the
-// key of the program that has them.
-func (maker) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
-
 // image puts an image together.
 func (k *kitchen) image(ctx context.Context, r recipe) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
@@ -138,7 +134,11 @@ func (k *kitchen) tree(ctx context.Context, p part) (*layer.Tree, error) {
 // program builds a Go program, static and the same wherever it is built.
 func (k *kitchen) program(ctx context.Context, p program) ([]byte, error) {
 	out := filepath.Join(k.cache, "programs", filepath.Base(p.Package)+"-"+filepath.Base(p.To))
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, p.Package)
+	link := "-s -w -buildid="
+	if p.Version != "" {
+		link += " -X main.Version=" + p.Version
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags="+link, "-o", out, p.Package)
 	cmd.Dir = filepath.Join(k.source, p.Module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=-mod=readonly", "GOWORK=off")
 	if _, err := output(cmd); err != nil {
@@ -216,7 +216,7 @@ func hash(to io.Writer, file string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	_, err = io.Copy(to, f)
 	return err
 }

@@ -33,14 +33,15 @@ import (
 	"github.com/knarr-dev/knarr/conformance/images/store"
 )
 
-const usage = `usage: images <command> [flags]
+// errUsage is what somebody is told who names no command.
+var errUsage = errors.New(`usage: images <command> [flags]
 
   build   make what changed
   list    the images, and which of them the suite names
   serve   hand them out, until interrupted
   hosts   have a containerd pull from such a server
 
-images <command> -h lists the flags of a command.`
+images <command> -h lists the flags of a command`)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -56,7 +57,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New(usage)
+		return errUsage
 	}
 	flags := flag.NewFlagSet("images "+args[0], flag.ContinueOnError)
 	dir := flags.String("dir", "bin/images", "where the images are, as an OCI layout")
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "hosts":
 		return hosts(flags, dir, args[1:])
 	default:
-		return fmt.Errorf("no command %q\n\n%s", args[0], usage)
+		return fmt.Errorf("no command %q; %w", args[0], errUsage)
 	}
 }
 

@@ -41,7 +41,7 @@ func busybox(ctx context.Context, k *kitchen, t *layer.Tree) error {
 	}
 	t.Merge()
 	t.File("usr/bin/busybox", 0o755, data)
-	for _, name := range strings.Fields(names) {
+	for name := range strings.FieldsSeq(names) {
 		if name != "busybox" {
 			t.Link("usr/bin/"+name, "busybox")
 		}
@@ -77,7 +77,7 @@ func (k *kitchen) busybox(ctx context.Context) (string, error) {
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), os.MkdirAll(filepath.Dir(built), 0o755)); err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // else the next time
 	if _, err := output(exec.CommandContext(ctx, "tar", "-xf", archive, "-C", dir, "--strip-components=1")); err != nil {
 		return "", fmt.Errorf("unpack %s: %w", archive, err)
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -34,8 +36,8 @@ var recipes = []recipe{
 	{name: private + ":2.6", parts: agnhost, config: agnhostConfig},
 	{name: suite + "busybox:1.37.0-1", parts: []string{"base"}, config: v1.Config{Cmd: []string{"sh"}}},
 	{name: suite + "glibc-dns-testing:2.0.0", parts: []string{"base", "dns"}, config: v1.Config{Cmd: []string{"sh"}}},
-	{name: suite + "kitten:1.8", parts: append(agnhost[:len(agnhost):len(agnhost)], "kitten"), config: pictureConfig},
-	{name: suite + "nautilus:1.8", parts: append(agnhost[:len(agnhost):len(agnhost)], "nautilus"), config: pictureConfig},
+	{name: suite + "kitten:1.8", parts: append(slices.Clip(agnhost), "kitten"), config: pictureConfig},
+	{name: suite + "nautilus:1.8", parts: append(slices.Clip(agnhost), "nautilus"), config: pictureConfig},
 	{name: suite + "nginx:1.15-4", parts: []string{"base", "nginx"}, config: nginxConfig},
 	{name: suite + "nginx:1.27-0", parts: []string{"base", "nginx"}, config: nginxConfig},
 	{name: suite + "nonewprivs:1.4", parts: []string{"base", "nonewprivs"}, config: v1.Config{Cmd: []string{"nnp"}}},
@@ -64,8 +66,9 @@ func ports(names ...string) map[string]struct{} {
 	return set
 }
 
-// A part is what one layer is made of. All but make go into the key that says
-// whether images with the layer are still what they would become.
+// A part is what one layer is made of. It goes into the key that says whether
+// images with the layer are still what they would become; that Make changed
+// shows in this program, which is in the key too.
 type part struct {
 	Packages []string          // of Debian, with what they depend on
 	Programs []program         // Go programs
@@ -73,7 +76,7 @@ type part struct {
 	Files    map[string]string // by path
 	Links    map[string]string // by path
 	Dirs     map[string]int64  // modes by path
-	Make     maker             // the rest, one of the few
+	Make     maker             `json:"-"` // the rest
 }
 
 // A program is built from a Go package as that module requires it.
@@ -81,6 +84,7 @@ type program struct {
 	Module, Package string
 	To              string
 	Mode            int64
+	Version         string // what it is to say its version is, empty where nobody asks
 }
 
 // parts are the layers by name.
@@ -101,7 +105,7 @@ var parts = map[string]part{
 	},
 	"registry": {Make: fakeRegistry},
 	"agnhost": {
-		Programs: []program{{e2e, upstream + "/test/images/agnhost", "agnhost", 0o755}},
+		Programs: []program{{e2e, upstream + "/test/images/agnhost", "agnhost", 0o755, "2.63.0"}},
 		Copies: map[string]string{
 			"test/images/agnhost/porter/localhost.crt": "localhost.crt", "test/images/agnhost/porter/localhost.key": "localhost.key",
 		},
@@ -125,16 +129,16 @@ var parts = map[string]part{
 		},
 		Dirs: map[string]int64{"var/log/nginx": 0o755, "var/lib/nginx": 0o755},
 	},
-	"nonewprivs": {Programs: []program{{e2e, upstream + "/test/images/nonewprivs", "usr/local/bin/nnp", 0o6755}}},
+	"nonewprivs": {Programs: []program{{e2e, upstream + "/test/images/nonewprivs", "usr/local/bin/nnp", 0o6755, ""}}},
 	"consumer": {
 		Packages: []string{"stress"},
 		Programs: []program{
-			{e2e, upstream + "/test/images/resource-consumer", "consumer", 0o755},
-			{e2e, upstream + "/test/images/resource-consumer/consume-cpu", "consume-cpu", 0o755},
+			{e2e, upstream + "/test/images/resource-consumer", "consumer", 0o755, ""},
+			{e2e, upstream + "/test/images/resource-consumer/consume-cpu", "consume-cpu", 0o755, ""},
 		},
 	},
-	"sampleapiserver": {Programs: []program{{oldServer, "k8s.io/sample-apiserver", "sample-apiserver", 0o755}}},
-	"etcd":            {Programs: []program{{e2e, "go.etcd.io/etcd/server/v3", "usr/local/bin/etcd", 0o755}}},
+	"sampleapiserver": {Programs: []program{{oldServer, "k8s.io/sample-apiserver", "sample-apiserver", 0o755, ""}}},
+	"etcd":            {Programs: []program{{e2e, "go.etcd.io/etcd/server/v3", "usr/local/bin/etcd", 0o755, ""}}},
 	"pause":           {Make: pauseProgram},
 }
 

@@ -29,9 +29,8 @@ type Source struct {
 	Release string // trixie
 	Refresh bool   // fetch the lists though there are some
 
-	mu       sync.Mutex
-	ready    bool
-	closures map[string][]Package // what apt said, for it takes its time
+	mu    sync.Mutex
+	ready bool
 }
 
 // A Package is one file of a release.
@@ -45,11 +44,13 @@ type Package struct {
 func (s *Source) Closure(ctx context.Context, names ...string) ([]Package, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known, is := s.closures[strings.Join(names, " ")]; is {
-		return known, nil
-	}
 	if err := s.lists(ctx); err != nil {
 		return nil, err
+	}
+	// Apt takes its time, and says the same until the lists change.
+	said := s.path("closure-" + strings.Join(names, "-"))
+	if out, err := os.ReadFile(said); err == nil {
+		return parse(string(out))
 	}
 	// An empty archive makes apt name every package, those fetched before too.
 	args := append([]string{"-qq", "--print-uris", "-o", "Dir::Cache::archives=" + s.path("nothing"), "--no-install-recommends", "install"}, names...)
@@ -61,11 +62,7 @@ func (s *Source) Closure(ctx context.Context, names ...string) ([]Package, error
 	if err != nil {
 		return nil, err
 	}
-	if s.closures == nil {
-		s.closures = map[string][]Package{}
-	}
-	s.closures[strings.Join(names, " ")] = ps
-	return ps, nil
+	return ps, os.WriteFile(said, []byte(out), 0o644)
 }
 
 // parse reads what apt prints of each package: 'address' file size hash.
@@ -163,6 +160,15 @@ func (s *Source) lists(ctx context.Context) error {
 	if len(have) == 0 || s.Refresh {
 		if _, err := s.apt(ctx, "-qq", "update"); err != nil {
 			return fmt.Errorf("fetch lists of %s from %s: %w", s.Release, s.Mirror, err)
+		}
+		said, err := filepath.Glob(s.path("closure-*"))
+		if err != nil {
+			return err
+		}
+		for _, file := range said {
+			if err := os.Remove(file); err != nil {
+				return err
+			}
 		}
 	}
 	s.ready = true

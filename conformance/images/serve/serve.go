@@ -117,7 +117,7 @@ func (g *Registry) send(w http.ResponseWriter, r *http.Request, hash v1.Hash) {
 		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", err.Error())
 		return
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	info, err := f.Stat()
 	if err != nil {
 		refuse(w, http.StatusInternalServerError, "UNKNOWN", err.Error())

@@ -258,7 +258,7 @@ func (s *Store) image(desc v1.Descriptor) (image, error) {
 	if err != nil {
 		return img, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	m, err := v1.ParseManifest(f)
 	if err != nil {
 		return img, err
