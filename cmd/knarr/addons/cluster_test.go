@@ -43,7 +43,7 @@ func TestCluster(t *testing.T) {
 		if err := Apply(ctx, admin, dns(n)); err != nil {
 			t.Fatal(err)
 		}
-		return revisions(t, admin)
+		return revisions(ctx, t, admin)
 	}
 	first := apply(1)
 	if again := apply(1); !maps.Equal(first, again) {
@@ -93,7 +93,7 @@ func TestCluster(t *testing.T) {
 }
 
 // revisions are those of what was applied.
-func revisions(t *testing.T, c kubernetes.Interface) map[string]string {
+func revisions(ctx context.Context, t *testing.T, c kubernetes.Interface) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	add := func(kind string, obj runtime.Object, err error) {
@@ -107,13 +107,13 @@ func revisions(t *testing.T, c kubernetes.Interface) map[string]string {
 		}
 		all[kind] = m.GetResourceVersion()
 	}
-	d, err := c.AppsV1().Deployments("kube-system").Get(t.Context(), "kube-dns", metav1.GetOptions{})
+	d, err := c.AppsV1().Deployments("kube-system").Get(ctx, "kube-dns", metav1.GetOptions{})
 	add("deployment", d, err)
-	s, err := c.CoreV1().Services("kube-system").Get(t.Context(), "kube-dns", metav1.GetOptions{})
+	s, err := c.CoreV1().Services("kube-system").Get(ctx, "kube-dns", metav1.GetOptions{})
 	add("service", s, err)
-	r, err := c.RbacV1().ClusterRoles().Get(t.Context(), "system:coredns", metav1.GetOptions{})
+	r, err := c.RbacV1().ClusterRoles().Get(ctx, "system:coredns", metav1.GetOptions{})
 	add("role", r, err)
-	b, err := c.RbacV1().ClusterRoleBindings().Get(t.Context(), "system:coredns", metav1.GetOptions{})
+	b, err := c.RbacV1().ClusterRoleBindings().Get(ctx, "system:coredns", metav1.GetOptions{})
 	add("binding", b, err)
 	return all
 }
