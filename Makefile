@@ -63,11 +63,11 @@ e2e: tools build ## a cluster of this build tried as a user would, in one proces
 	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 
 images: ## what the conformance suite pulls, made here; says what each weighs
-	cd conformance/images && $(GO) build -ldflags '-s -w' -o $(CURDIR)/bin/conformance/images .
+	cd conformance/images && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/images .
 	bin/conformance/images build
 
 conformance: tools build images ## the official suite on two nodes; SPECS=, AREA=, FOCUS=, PROCS=, or KUBECONFIG= of another cluster
-	cd conformance/e2e && $(GO) build -ldflags '-s -w' -o $(CURDIR)/bin/conformance/e2e .
+	cd conformance/e2e && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/e2e .
 	conformance/run
 
 bench: build ## speed and size, as ratios to a limit measured in the same run
