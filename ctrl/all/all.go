@@ -9,6 +9,7 @@ import (
 	"github.com/knarr-dev/knarr/ctrl/deployment"
 	"github.com/knarr-dev/knarr/ctrl/endpoints"
 	"github.com/knarr-dev/knarr/ctrl/endpointslice"
+	"github.com/knarr-dev/knarr/ctrl/job"
 	"github.com/knarr-dev/knarr/ctrl/nodeipam"
 	"github.com/knarr-dev/knarr/ctrl/nodelifecycle"
 	"github.com/knarr-dev/knarr/ctrl/podgc"
@@ -48,6 +49,8 @@ func List(o Options) []ctrl.Erased {
 		nodelifecycle.Controller,
 		nodelifecycle.Evictor,
 		tainteviction.Controller,
+		job.Controller,
+		job.Orphans,
 		podgc.New(finishedPods),
 	}
 	if o.RootCA != nil {

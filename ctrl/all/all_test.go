@@ -13,7 +13,7 @@ import (
 
 // makers are the kinds that more than one controller creates, and who.
 var makers = map[string][]string{
-	"Pod":           {"replicaset-controller", "replicationcontroller-controller"},
+	"Pod":           {"job-controller", "replicaset-controller", "replicationcontroller-controller"},
 	"EndpointSlice": {"endpointslice-controller", "endpointslice-mirroring-controller"},
 }
 
