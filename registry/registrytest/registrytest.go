@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -59,6 +60,13 @@ func Etcd(t testing.TB, s *settings) {
 	}
 	t.Cleanup(db.Close)
 	s.Store, s.MaxOps = db.Store(), 4096
+}
+
+// Services gives services addresses of a range.
+func Services(cidr string) Option {
+	return func(_ testing.TB, s *settings) {
+		s.Config.Services.Ranges = append(s.Config.Services.Ranges, netip.MustParsePrefix(cidr))
+	}
 }
 
 // With lets change change what the server is made of.
