@@ -118,11 +118,12 @@ func (h *hollow) sync(ctx context.Context, p *corev1.Pod) {
 	}
 }
 
+// run has p run. An older look at p than the newest one is of no use: it may run.
 func (h *hollow) run(ctx context.Context, p *corev1.Pod) error {
 	n := h.ip.Add(1)
 	now := metav1.Now().UTC().Format(time.RFC3339)
-	patch := fmt.Sprintf(`{"metadata":{"uid":%q},"status":{"phase":"Running","podIP":"10.9.%d.%d","podIPs":[{"ip":"10.9.%d.%d"}],"conditions":[{"type":"Ready","status":"True","lastTransitionTime":%q}]}}`,
-		p.UID, n/250, n%250+1, n/250, n%250+1, now)
+	patch := fmt.Sprintf(`{"metadata":{"uid":%q,"resourceVersion":%q},"status":{"phase":"Running","podIP":"10.9.%d.%d","podIPs":[{"ip":"10.9.%d.%d"}],"conditions":[{"type":"Ready","status":"True","lastTransitionTime":%q}]}}`,
+		p.UID, p.ResourceVersion, n/250, n%250+1, n/250, n%250+1, now)
 	_, err := h.client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 	return err
 }
@@ -148,12 +149,13 @@ func space(t *testing.T, client *kubernetes.Clientset) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx := context.WithoutCancel(t.Context())
 	t.Cleanup(func() {
-		if err := client.CoreV1().Namespaces().Delete(context.Background(), ns.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if err := client.CoreV1().Namespaces().Delete(ctx, ns.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
 		eventually(t, 60*time.Second, "namespace "+ns.Name+" goes", func() error {
-			if _, err := client.CoreV1().Namespaces().Get(context.Background(), ns.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			if _, err := client.CoreV1().Namespaces().Get(ctx, ns.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("still there (%w)", err)
 			}
 			return nil

@@ -2,7 +2,8 @@
 
 // Package livetest runs the controllers against a real API server, which must
 // have no other controllers, and compares what they make with what stock
-// controllers make of the same.
+// controllers make of the same. The server is one in the test's process, if
+// no other is named.
 package livetest
 
 import (
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -24,10 +26,12 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/knarr-dev/knarr/ctrl/all"
 	"github.com/knarr-dev/knarr/ctrl/engine"
 	"github.com/knarr-dev/knarr/ctrl/engine/sweep"
+	"github.com/knarr-dev/knarr/registry/registrytest"
 )
 
 // The kubeconfigs of an API server without controllers, and of one with stock
@@ -37,8 +41,12 @@ const (
 	stock = "KNARR_TEST_STOCK_KUBECONFIG"
 )
 
-// config is the server under test; without one the test is skipped, loudly.
+// config is the server under test: ours is made where none is named; without a
+// stock one the test is skipped, loudly.
 func config(t *testing.T, env string) *rest.Config {
+	if os.Getenv(env) == "" && env == ours {
+		t.Setenv(ours, serve(t))
+	}
 	path := os.Getenv(env)
 	if path == "" {
 		t.Skipf("SKIPPED: %s names no kubeconfig of an API server to test against", env)
@@ -49,6 +57,38 @@ func config(t *testing.T, env string) *rest.Config {
 	}
 	c.QPS = -1
 	return c
+}
+
+// serve runs an API server until the test ends, and is its kubeconfig.
+func serve(t *testing.T) (path string) {
+	c := registrytest.Start(t, registrytest.TLS, registrytest.Services("10.96.0.0/16"))
+	file := clientcmdapi.NewConfig()
+	file.CurrentContext = "test"
+	file.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
+	file.Clusters["test"] = &clientcmdapi.Cluster{Server: c.Host, InsecureSkipTLSVerify: c.Insecure}
+	file.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: c.BearerToken}
+	path = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*file, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// as is the client of a controller, which may do what its role says, or that
+// of all, which may do everything.
+func as(t *testing.T, c *rest.Config, account string) kubernetes.Interface {
+	if account != "" {
+		c = rest.CopyConfig(c)
+		c.Impersonate = rest.ImpersonationConfig{
+			UserName: "system:serviceaccount:kube-system:" + account,
+			Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"},
+		}
+	}
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		t.Error(err)
+	}
+	return client
 }
 
 // start runs all controllers until the test ends.
@@ -73,7 +113,7 @@ func start(t *testing.T) (*kubernetes.Clientset, *prometheus.Registry) {
 				Discovery: client.Discovery(), Garbage: true, Namespaces: true,
 			})},
 			Informers: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(engine.Trim)),
-			Client:    func(string) kubernetes.Interface { return client },
+			Client:    func(account string) kubernetes.Interface { return as(t, c, account) },
 			Metrics:   reg,
 		})
 	}()
