@@ -3,34 +3,47 @@
 package run_test
 
 import (
-	"cmp"
+	"bufio"
+	gocmp "cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/knarr-dev/knarr/proxy/datapath"
+	"github.com/knarr-dev/knarr/proxy/lb"
 	"github.com/knarr-dev/knarr/proxy/network"
 	"github.com/knarr-dev/knarr/proxy/proxytest"
 	"github.com/knarr-dev/knarr/proxy/run"
+	"github.com/knarr-dev/knarr/registry/registrytest"
 )
 
 // world is a node in a namespace of its own, with an API server of sorts.
 type world struct {
 	t         *testing.T
 	node, lan *proxytest.Netns
+	outer     string // cgroup beside that of the node's processes
 	client    kubernetes.Interface
 	cfg       run.Config
 }
@@ -38,11 +51,11 @@ type world struct {
 // newWorld has the node n1 at 192.0.2.1, its neighbour at 192.0.2.2, and servers a to d on it at
 // 10.1.0.1:8080 to 10.1.0.4:8080.
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, node: proxytest.NewNetns(t), lan: proxytest.NewNetns(t)}
+	w := &world{t: t, node: proxytest.NewNetns(t), lan: proxytest.NewNetns(t), outer: proxytest.Cgroup(t)}
 	dir := t.TempDir()
 	w.cfg = run.Config{
 		Node:     "n1",
-		Datapath: datapath.Config{Dir: proxytest.PinDir(t), Cgroup: proxytest.Cgroup(t)},
+		Datapath: datapath.Config{Dir: proxytest.PinDir(t), Cgroup: filepath.Join(w.outer, "node")},
 		Network: network.Config{
 			Conf: filepath.Join(dir, "net.d"), IPAM: filepath.Join(dir, "ipam"), Bridge: "pods0",
 			Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
@@ -56,6 +69,16 @@ func newWorld(t *testing.T) *world {
 			}
 		})
 	})
+	if err := os.Mkdir(w.cfg.Datapath.Cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.enter(w.outer)
+		if err := proxytest.Eventually(func() error { return os.Remove(w.cfg.Datapath.Cgroup) }); err != nil {
+			t.Error(err)
+		}
+	})
+	w.enter(w.cfg.Datapath.Cgroup)
 	w.node.Connect("eth0", w.lan, "eth0")
 	w.node.Link("eth0", "192.0.2.1/24")
 	w.lan.Link("eth0", "192.0.2.2/24")
@@ -66,6 +89,23 @@ func newWorld(t *testing.T) *world {
 	}
 	w.client = fake.NewClientset(nodeObject("n1", "192.0.2.1", "10.244.1.0/24"))
 	return w
+}
+
+// enter moves the test's process to a cgroup.
+func (w *world) enter(cgroup string) {
+	w.t.Helper()
+	if err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// outside calls f as if by a process of another machine, whose sockets the
+// node's programs know nothing of.
+func (w *world) outside(f func()) {
+	w.t.Helper()
+	w.enter(w.outer)
+	defer w.enter(w.cfg.Datapath.Cgroup)
+	f()
 }
 
 func nodeObject(name, addr string, ranges ...string) *corev1.Node {
@@ -182,7 +222,7 @@ func TestService(t *testing.T) {
 	refused := func() error {
 		for _, network := range []string{"tcp4", "udp4"} {
 			if _, err := w.node.Ask(network, "10.96.0.1:80"); !errors.Is(err, syscall.ECONNREFUSED) {
-				return fmt.Errorf("%s: %w", network, cmp.Or(err, errors.New("an answer")))
+				return fmt.Errorf("%s: %w", network, gocmp.Or(err, errors.New("an answer")))
 			}
 		}
 		return nil
@@ -190,10 +230,282 @@ func TestService(t *testing.T) {
 	if err := proxytest.Eventually(refused); err != nil {
 		t.Errorf("want refusals: %v", err)
 	}
-	if text, err := os.ReadFile(filepath.Join(w.cfg.Network.Conf, "10-knarr.conflist")); err != nil {
-		t.Error(err)
-	} else {
-		t.Logf("%s", text)
+}
+
+// TestOutside: node ports and host ports are open to neighbours at every
+// address of the node, also one that it gets later, and to the node itself.
+func TestOutside(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.service("a")
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+	pod.Spec.NodeName = "n1"
+	pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{HostPort: 8000, ContainerPort: 8080}}}}
+	pod.Status.PodIPs = []corev1.PodIP{{IP: "10.1.0.2"}}
+	if _, err := w.client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	t.Log(w.node.Run("ip", "addr"))
+	other := proxytest.NewNetns(t)
+	w.node.Connect("eth1", other, "eth0")
+	w.node.Link("eth1", "198.51.100.1/24")
+	other.Link("eth0", "198.51.100.2/24")
+	for _, c := range []struct {
+		from         *proxytest.Netns
+		addr, server string
+		client       string
+	}{
+		{w.lan, "192.0.2.1:30080", "a", "192.0.2.2"},
+		{other, "198.51.100.1:30080", "a", "198.51.100.2"},
+		{w.lan, "192.0.2.1:8000", "b", "192.0.2.2"},
+		{other, "198.51.100.1:8000", "b", "198.51.100.2"},
+		{w.node, "127.0.0.1:8000", "b", ""},
+		{w.node, "192.0.2.1:8000", "b", ""},
+	} {
+		err := proxytest.Eventually(func() error {
+			a, err := w.ask(c.from, "tcp4", c.addr)
+			if err == nil && (a.Name != c.server || c.client != "" && a.Client.Addr().String() != c.client) {
+				err = fmt.Errorf("%v", a)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s from %q: %v", c.addr, c.client, err)
+		}
+	}
+}
+
+// ask asks from a namespace, as a process of the node if that is the node's.
+func (w *world) ask(from *proxytest.Netns, network, addr string) (a proxytest.Answer, err error) {
+	w.t.Helper()
+	f := func() { a, err = from.Ask(network, addr) }
+	if from == w.node {
+		f()
+	} else {
+		w.outside(f)
+	}
+	return a, err
+}
+
+// dial opens a connection that is closed with the test, likewise.
+func (w *world) dial(from *proxytest.Netns, addr string) (c net.Conn) {
+	w.t.Helper()
+	var err error
+	f := func() { from.Do(func() { c, err = net.DialTimeout("tcp", addr, time.Second) }) }
+	if from == w.node {
+		f()
+	} else {
+		w.outside(f)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// table is what the kernel's maps hold.
+func (w *world) table() (out lb.Table) {
+	w.t.Helper()
+	w.node.Do(func() {
+		d, err := datapath.Open(w.cfg.Datapath)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if out, err = d.Dump(); err != nil {
+			w.t.Error(err)
+		}
+		if err := d.Close(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	return out
+}
+
+// TestRestart: what is established stays while the proxy is away and when it
+// comes back, new connections go where they did, and no entry is written anew.
+// One that comes back and finds no API server leaves all as it is.
+func TestRestart(t *testing.T) {
+	w := newWorld(t)
+	stop := w.start()
+	w.service("a")
+	w.eventually("tcp4", "10.96.0.1:80", "a")
+	conns := []net.Conn{w.dial(w.node, "10.96.0.1:80"), w.dial(w.lan, "192.0.2.1:30080")}
+	before := w.table()
+	works := func(when string) {
+		t.Helper()
+		for i, c := range conns {
+			if a, err := proxytest.Talk(c); err != nil || a.Name != "a" {
+				t.Errorf("%s, connection %d: %v, %v", when, i, a, err)
+			}
+		}
+		if err := w.answers("tcp4", "10.96.0.1:80", "a"); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+		if a, err := w.ask(w.lan, "udp4", "192.0.2.1:30080"); err != nil || a.Name != "a" {
+			t.Errorf("%s, from outside: %v, %v", when, a, err)
+		}
+		if diff := cmp.Diff(before, w.table(), cmpopts.EquateComparable(lb.Frontend{}, lb.Backend{})); diff != "" {
+			t.Errorf("%s, -before +after:\n%s", when, diff)
+		}
+	}
+	works("at first")
+	stop()
+	works("while the proxy is away")
+
+	real := w.client
+	none := fake.NewClientset()
+	asked := make(chan struct{}, 100)
+	none.PrependReactor("list", "services", func(clienttesting.Action) (bool, runtime.Object, error) {
+		asked <- struct{}{}
+		return true, nil, errors.New("no API server")
+	})
+	w.client = none
+	stop = w.start()
+	for range 2 { // so that the first answer has been dealt with
+		<-asked
+	}
+	works("with a proxy without an API server")
+	stop()
+
+	w.client = real
+	w.start()
+	if err := proxytest.Eventually(func() error { return w.get(10256, "/healthz") }); err != nil {
+		t.Fatal(err)
+	}
+	works("when the proxy is back")
+	w.endpoints("b")
+	w.eventually("tcp4", "10.96.0.1:80", "b")
+}
+
+// get asks for a path on a port of the node, and fails unless that is there.
+func (w *world) get(port int, path string) error {
+	body, err := w.read(port, path)
+	if err == nil && body.code != http.StatusOK {
+		err = fmt.Errorf("%d %s", body.code, body.text)
+	}
+	return err
+}
+
+type answer struct {
+	code int
+	text string
+}
+
+func (w *world) read(port int, path string) (a answer, err error) {
+	w.node.Do(func() {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), time.Second); err != nil {
+			return
+		}
+		defer func() { _ = c.Close() }()
+		if _, err = fmt.Fprintf(c, "GET %s HTTP/1.0\r\n\r\n", path); err != nil {
+			return
+		}
+		var resp *http.Response
+		if resp, err = http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			return
+		}
+		text, failed := io.ReadAll(resp.Body)
+		a, err = answer{resp.StatusCode, string(text)}, errors.Join(failed, resp.Body.Close())
+	})
+	return a, err
+}
+
+// TestServed: the node tells how it is, and how many endpoints a service with
+// a local policy has.
+func TestServed(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.service("ab")
+	svc, err := w.client.CoreV1().Services("default").Get(t.Context(), "s", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	svc.Spec.Type, svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal, 31000
+	if _, err := w.client.CoreV1().Services("default").Update(t.Context(), svc, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		port int
+		path string
+		want answer
+	}{
+		{10256, "/healthz", answer{200, `"nodeEligible":true`}},
+		{10256, "/livez", answer{200, `"lastUpdated"`}},
+		{10249, "/proxyMode", answer{200, "ebpf"}},
+		{10249, "/metrics", answer{200, "kubeproxy_sync_proxy_rules_duration_seconds_count"}},
+		{31000, "/", answer{200, `{"service":{"namespace":"default","name":"s"},"localEndpoints":2,"serviceProxyHealthy":true}`}},
+	} {
+		err := proxytest.Eventually(func() error {
+			a, err := w.read(c.port, c.path)
+			if err == nil && (a.code != c.want.code || !strings.Contains(a.text, c.want.text)) {
+				err = fmt.Errorf("%v", a)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%d%s: %v; want %v", c.port, c.path, err, c.want)
+		}
+	}
+}
+
+// TestRemove: nothing is left, and there need not have been anything.
+func TestRemove(t *testing.T) {
+	w := newWorld(t)
+	state := func() string {
+		var b strings.Builder
+		for line := range strings.Lines(w.node.Run("ip", "-br", "link")) {
+			fmt.Fprintln(&b, strings.Fields(line)[0])
+		}
+		b.WriteString(w.node.Run("ip", "route"))
+		return b.String()
+	}
+	remove := func() {
+		t.Helper()
+		w.node.Do(func() {
+			if err := run.Remove(t.Context(), w.cfg); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	before := state()
+	remove()
+	stop := w.start()
+	w.service("a")
+	w.eventually("tcp4", "10.96.0.1:80", "a")
+	stop()
+	remove()
+	if after := state(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if entries, err := os.ReadDir(w.cfg.Datapath.Dir); err != nil || len(entries) > 0 {
+		t.Errorf("pinned: %v, %v", entries, err)
+	}
+	if a, err := w.node.Ask("tcp4", "10.96.0.1:80"); err == nil {
+		t.Errorf("the service still answers: %v", a)
+	}
+}
+
+// TestAllowed: the roles of an API server let the proxy's user see all that
+// it needs.
+func TestAllowed(t *testing.T) {
+	w := newWorld(t)
+	server := registrytest.Run(t)
+	admin := kubernetes.NewForConfigOrDie(server.Client(registrytest.Admin))
+	if _, err := admin.CoreV1().Nodes().Create(t.Context(), nodeObject("n1", "192.0.2.1", "10.244.1.0/24"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	user := registrytest.Admin
+	user.Name, user.Groups = "system:kube-proxy", []string{"system:authenticated"}
+	w.client = kubernetes.NewForConfigOrDie(server.Client(user))
+	stop := w.start()
+	defer stop() // before the server's end
+	began := time.Now()
+	if err := proxytest.Eventually(func() error { return w.get(10256, "/healthz") }); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("ready after %v", time.Since(began))
+	if _, err := w.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=n1"}); err != nil {
+		t.Error(err)
+	}
 }
