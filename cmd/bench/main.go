@@ -30,6 +30,7 @@ type options struct {
 	objects int            // pods that are there
 	heavy   int            // pods for the measure of memory
 	span    time.Duration  // how long each side of a run takes, about
+	growth  bool           // measure at other numbers of objects instead
 	limit   time.Duration  // of everything
 }
 
@@ -83,6 +84,7 @@ func parse(args []string) (o options, err error) {
 	fs.IntVar(&o.heavy, "memory-objects", 50000, "pods for the measure of memory")
 	fs.DurationVar(&o.span, "time", 2*time.Second, "how long a run measures")
 	fs.DurationVar(&o.limit, "limit", 20*time.Minute, "most time for everything")
+	fs.BoolVar(&o.growth, "growth", false, "measure instead how the server's figures change from 1,000 to 100,000 pods")
 	fs.BoolVar(&quick, "quick", false, "one short run with 1,000 pods, for trying: its figures mean little")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -113,6 +115,9 @@ func bench(ctx context.Context, args []string) error {
 	defer cancel()
 	if err := o.tools(ctx); err != nil {
 		return err
+	}
+	if o.growth {
+		return growth(ctx, os.Stdout, o)
 	}
 	rows, err := measure(ctx, o)
 	return errors.Join(print(os.Stdout, o, rows), err)

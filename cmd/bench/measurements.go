@@ -55,7 +55,7 @@ func measure(ctx context.Context, o options) (rows []row, err error) {
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	if chosen[0].name != "post" {
-		if err := w.fill(ctx, crowd, o.objects); err != nil {
+		if err := errors.Join(w.fill(ctx, crowd, o.objects), w.counted(ctx)); err != nil {
 			return nil, err
 		}
 	}

@@ -25,13 +25,19 @@ func (w *world) json(ctx context.Context) ([]row, error) {
 }
 
 func (w *world) label(ctx context.Context) ([]row, error) {
-	c := call{path: cachedPods + "&labelSelector=batch%3D" + batch(w.objects/2), asked: protoMedia}
-	return w.same(ctx, fmt.Sprintf("LIST by label, %d of them", labelShare), c, 1, wanted{least: .5})
+	return w.same(ctx, fmt.Sprintf("LIST by label, %d of them", labelShare), w.byLabel(), 1, wanted{least: .5})
 }
 
 func (w *world) node(ctx context.Context) ([]row, error) {
-	c := call{path: cachedPods + "&fieldSelector=spec.nodeName%3D" + nodeName(w.objects/2), asked: protoMedia}
-	return w.same(ctx, fmt.Sprintf("LIST by spec.nodeName, %d of them", nodeShare), c, 1, wanted{least: .5})
+	return w.same(ctx, fmt.Sprintf("LIST by spec.nodeName, %d of them", nodeShare), w.byNode(), 1, wanted{least: .5})
+}
+
+func (w *world) byLabel() call {
+	return call{path: cachedPods + "&labelSelector=batch%3D" + batch(w.objects/2), asked: protoMedia}
+}
+
+func (w *world) byNode() call {
+	return call{path: cachedPods + "&fieldSelector=spec.nodeName%3D" + nodeName(w.objects/2), asked: protoMedia}
 }
 
 func (w *world) consistent(ctx context.Context) ([]row, error) {
@@ -42,6 +48,15 @@ func (w *world) consistent(ctx context.Context) ([]row, error) {
 }
 
 func (w *world) get(ctx context.Context) ([]row, error) {
-	c := call{path: "/api/v1/namespaces/" + crowd + "/pods/" + podName(w.objects/2), asked: protoMedia}
-	return w.same(ctx, "GET of a pod, 32 clients", c, 32, wanted{least: .5, cpu: 2})
+	c := call{path: onePod(w.objects / 2), asked: protoMedia}
+	fresh, err := w.same(ctx, "GET of a pod, 32 clients", c, 32, wanted{least: .5, cpu: 2})
+	if err != nil {
+		return fresh, err
+	}
+	c.path += "?resourceVersion=0"
+	cached, err := w.same(ctx, "the same from cache", c, 32, wanted{})
+	return append(fresh, cached...), err
 }
+
+// onePod is where the i-th pod is.
+func onePod(i int) string { return "/api/v1/namespaces/" + crowd + "/pods/" + podName(i) }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/knarr-dev/knarr/registry/etcd"
 )
@@ -26,6 +27,8 @@ type world struct {
 	api   *endpoint
 	plain *endpoint
 	procs []*process
+
+	passing atomic.Int64 // pods that have been made in the namespace spare
 }
 
 // An endpoint is a server that can be asked.
@@ -73,7 +76,7 @@ func create(ctx context.Context, o options) (w *world, err error) {
 			return nil, err
 		}
 	}
-	return w, w.namespaces(ctx)
+	return w, w.furnish(ctx)
 }
 
 // close ends everything and leaves nothing of it.
@@ -198,20 +201,23 @@ func (e *endpoint) client() *http.Client {
 	}}
 }
 
-// namespaces makes where pods go, and the account that they run under, which
-// a controller would make.
-func (w *world) namespaces(ctx context.Context) error {
+// furnish makes where pods go, namespaces and nodes, and the account that they
+// run under, which a controller would make.
+func (w *world) furnish(ctx context.Context) error {
 	c := w.api.client()
 	defer c.CloseIdleConnections()
+	make := func(path, name string) error {
+		body := fmt.Appendf(nil, `{"metadata":{"name":%q}}`, name)
+		return w.api.do(ctx, c, call{method: http.MethodPost, path: path, sent: jsonMedia, body: body, want: http.StatusCreated}, nil)
+	}
 	for _, ns := range []string{crowd, watched, spare} {
-		for _, post := range []call{
-			{path: "/api/v1/namespaces", body: fmt.Appendf(nil, `{"metadata":{"name":%q}}`, ns)},
-			{path: "/api/v1/namespaces/" + ns + "/serviceaccounts", body: []byte(`{"metadata":{"name":"default"}}`)},
-		} {
-			post.method, post.sent, post.want = http.MethodPost, jsonMedia, http.StatusCreated
-			if err := w.api.do(ctx, c, post, nil); err != nil {
-				return err
-			}
+		if err := errors.Join(make("/api/v1/namespaces", ns), make("/api/v1/namespaces/"+ns+"/serviceaccounts", "default")); err != nil {
+			return err
+		}
+	}
+	for i := 0; i < w.objects; i += nodeShare {
+		if err := make("/api/v1/nodes", nodeName(i)); err != nil {
+			return err
 		}
 	}
 	return nil
