@@ -34,7 +34,7 @@ func TestDNS(t *testing.T) {
 	}
 	for _, each := range []struct{ args, want string }{
 		{full, address},
-		{"-type=ptr " + address, full},
+		{address, full},
 		{"other." + ns + ".svc.cluster.local", address},
 		{"kubernetes.default.svc.cluster.local", "10.97.0.1"},
 		{"nobody." + ns + ".svc.cluster.local", "NXDOMAIN"},
