@@ -57,18 +57,18 @@ func (w *world) repeat(ctx context.Context, l load) (sample, error) {
 // growth prints the figures at all sizes: rate, and CPU time for each. What
 // was measured before something failed is printed all the same.
 func growth(ctx context.Context, out io.Writer, o options) error {
-	lines := make([]string, len(figures))
+	table := make([][]string, 1+len(figures))
+	table[0] = []string{"what"}
 	for i, f := range figures {
-		lines[i] = f.what
+		table[1+i] = []string{f.what}
 	}
-	head := "what"
 	var failed error
 	for _, n := range sizes {
 		fmt.Fprintln(os.Stderr, "measuring with", n, "pods")
-		head += fmt.Sprintf("\t%d pods", n)
+		table[0] = append(table[0], fmt.Sprintf("%d pods", n))
 		samples, err := take(ctx, o, n)
 		for i, s := range samples {
-			lines[i] += "\t" + s.String()
+			table[1+i] = append(table[1+i], s.String())
 		}
 		if err != nil {
 			failed = fmt.Errorf("measure with %d pods: %w", n, err)
@@ -76,8 +76,12 @@ func growth(ctx context.Context, out io.Writer, o options) error {
 		}
 	}
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, err := fmt.Fprintln(t, head+"\n"+strings.Join(lines, "\n"))
-	return errors.Join(err, t.Flush(), failed)
+	for _, line := range table {
+		if _, err := fmt.Fprintln(t, strings.Join(line, "\t")); err != nil {
+			return errors.Join(err, failed)
+		}
+	}
+	return errors.Join(t.Flush(), failed)
 }
 
 // take takes all figures in a world of n pods.

@@ -39,44 +39,46 @@ type endpoint struct {
 	tls *tls.Config
 }
 
-// create starts a world. What it has started ends by close, where it fails
-// as well.
-func create(ctx context.Context, o options) (w *world, err error) {
-	w = &world{options: o}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.close())
-		}
-	}()
+// create starts a world, which must be closed.
+func create(ctx context.Context, o options) (*world, error) {
+	w := &world{options: o}
+	if err := w.begin(ctx); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+// begin starts everything and waits until it serves.
+func (w *world) begin(ctx context.Context) (err error) {
 	if w.dir, err = os.MkdirTemp("", "knarr-bench-"); err != nil {
-		return nil, err
+		return err
 	}
 	if err := w.certs(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	etcdURL, err := w.startEtcd(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if w.api, err = w.serve("apiserver", func(at string) []string { return w.apiserver(at, "--etcd-servers="+etcdURL) }); err != nil {
-		return nil, err
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	w.plain, err = w.serve("plain", func(at string) []string {
 		return []string{self, "plain", "-listen=" + at, "-etcd=" + etcdURL, "-cert=" + w.pki("apiserver.crt"), "-key=" + w.pki("apiserver.key")}
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, e := range []*endpoint{w.api, w.plain} {
 		if err := e.wait(ctx, func() error { return e.ready(ctx) }); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return w, w.furnish(ctx)
+	return w.furnish(ctx)
 }
 
 // close ends everything and leaves nothing of it.
