@@ -3,6 +3,7 @@ package connect_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,8 @@ import (
 type kubelet struct {
 	*httptest.Server
 
-	logs      http.HandlerFunc // "" for an empty log
+	logs      http.HandlerFunc // must be there where logs are asked for
+	peers     func(int)        // is told how many certificates each client shows; may be nil
 	abandoned chan struct{}    // gets one for each process whose client has gone
 
 	mu   sync.Mutex
@@ -71,9 +73,13 @@ func newKubelet(t *testing.T) *kubelet {
 		k.mu.Lock()
 		k.seen = append(k.seen, strings.TrimSpace(r.Header.Get("Upgrade")+" "+r.URL.String()))
 		k.mu.Unlock()
+		if k.peers != nil {
+			k.peers(len(r.TLS.PeerCertificates))
+		}
 		mux.ServeHTTP(w, r)
 	}))
 	k.EnableHTTP2 = true
+	k.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
 	k.StartTLS()
 	t.Cleanup(k.Close)
 	return k

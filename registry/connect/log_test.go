@@ -242,3 +242,40 @@ func TestVerify(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Kubelets see the server's certificate, with logs as with streams, and
+// nobody else does.
+func TestCertificate(t *testing.T) {
+	var mine *tls.Certificate
+	show := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return mine, nil }
+	c := start(t, registrytest.With(func(cfg *assembly.Config) {
+		cfg.Kubelets = connect.Kubelets{TLS: &tls.Config{InsecureSkipVerify: true, GetClientCertificate: show}}
+	}))
+	mine = &c.kubelet.TLS.Certificates[0] // any will do
+	seen := make(chan int, 1)
+	c.kubelet.peers = func(n int) { seen <- n }
+	c.kubelet.logs = func(http.ResponseWriter, *http.Request) {}
+	c.pod("p", nil, "a")
+	c.logs("p", &corev1.PodLogOptions{InsecureSkipTLSVerifyBackend: true})
+	if n := <-seen; n != 1 {
+		t.Errorf("log: %d certificates", n)
+	}
+	at := c.subresource("p", "exec", &corev1.PodExecOptions{Stdout: true, Stderr: true, Command: []string{"both"}})
+	for name, e := range executors {
+		if _, _, err := c.run(e, at, streamOut()); err != nil {
+			t.Error(err)
+		}
+		if n := <-seen; n != 1 {
+			t.Errorf("exec by %s: %d certificates", name, n)
+		}
+	}
+	c.get("/api/v1/nodes/n/proxy/x")
+	if n := <-seen; n != 1 {
+		t.Errorf("node: %d certificates", n)
+	}
+	ip, port := backend(t, true)
+	c.served("served", ip, port)
+	if got := c.get("/api/v1/namespaces/default/pods/https:served:/proxy/peers"); got != "0" {
+		t.Errorf("a pod: %s certificates", got)
+	}
+}

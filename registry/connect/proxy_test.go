@@ -43,6 +43,7 @@ func backend(t *testing.T, encrypted bool) (host string, port int32) {
 		}
 		_ = conn.WriteMessage(kind, append([]byte("echo "), b...))
 	})
+	mux.HandleFunc("/peers", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, len(r.TLS.PeerCertificates)) })
 	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
 		if err := json.NewEncoder(w).Encode(r.Header); err != nil {
 			t.Error(err)
@@ -63,6 +64,7 @@ func backend(t *testing.T, encrypted bool) (host string, port int32) {
 	if err := s.Listener.Close(); err != nil {
 		t.Fatal(err)
 	}
+	s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
 	if s.Listener = l; encrypted {
 		s.StartTLS()
 	} else {

@@ -129,12 +129,11 @@ func (o *APIServer) Run(ctx context.Context, ready func(Running)) error {
 	if err != nil {
 		return err
 	}
-	store, failed, stop, err := o.store(ctx)
+	failed, stop, err := o.store(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	o.Assembly.Store = store
 	s, err := assembly.New(o.Assembly)
 	if err != nil {
 		return err
@@ -178,7 +177,7 @@ func (o *APIServer) complete() error {
 	a.NoAnonymous = !o.anonymous
 	a.Accounts.Issuers, a.Accounts.Keys, a.Accounts.SigningKey = o.Issuers, o.AccountKeys, o.SigningKey
 	a.Accounts.MaxLife, a.Accounts.NoExtension = o.maxTokenLife, !o.extendTokens
-	for _, text := range strings.Split(o.ServiceRange, ",") {
+	for text := range strings.SplitSeq(o.ServiceRange, ",") {
 		r, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil {
 			return fmt.Errorf("--service-cluster-ip-range: %w", err)
@@ -253,23 +252,25 @@ func (o *APIServer) advertise() (netip.Addr, error) {
 }
 
 // store opens the etcd to keep everything in.
-func (o *APIServer) store(ctx context.Context) (s *etcd.Store, failed <-chan error, stop func(), err error) {
+func (o *APIServer) store(ctx context.Context) (failed <-chan error, stop func(), err error) {
 	if len(o.EtcdServers) == 0 {
 		e, err := etcd.Start(ctx, o.EtcdDir)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
-		o.Assembly.MaxOps = etcd.MaxOps
-		return e.Store(), e.Failed(), e.Close, nil
+		o.Assembly.Store, o.Assembly.MaxOps = e.Store(), etcd.MaxOps
+		return e.Failed(), e.Close, nil
 	}
 	tlsConfig, err := o.etcdTLS()
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	if s, err = etcd.Dial(o.EtcdServers, tlsConfig); err != nil {
-		return nil, nil, nil, err
+	s, err := etcd.Dial(o.EtcdServers, tlsConfig)
+	if err != nil {
+		return nil, nil, err
 	}
-	return s, nil, func() {
+	o.Assembly.Store = s
+	return nil, func() {
 		if err := s.Close(); err != nil {
 			slog.WarnContext(ctx, "close etcd client", "err", err)
 		}
