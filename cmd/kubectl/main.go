@@ -5,12 +5,11 @@ package main
 import (
 	"os"
 
+	// The ways to authenticate that are not built in.
+	_ "k8s.io/client-go/plugin/pkg/client/auth"
 	"k8s.io/component-base/cli"
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/util"
-
-	// The ways to authenticate that are not built in.
-	_ "k8s.io/client-go/plugin/pkg/client/auth"
 )
 
 func main() {

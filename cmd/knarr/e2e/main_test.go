@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -236,15 +235,6 @@ func config(t *testing.T) *rest.Config {
 		t.Fatal(err)
 	}
 	return cfg
-}
-
-func client(t *testing.T) *kubernetes.Clientset {
-	t.Helper()
-	c, err := kubernetes.NewForConfig(config(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // status is what knarr status says.

@@ -68,7 +68,7 @@ func TestService(t *testing.T) {
 	}
 	everyone("the host", count)
 	count = map[string]int{}
-	for _, name := range strings.Fields(k("exec", "client", "--", "sh", "-c", "for i in $(seq 300); do wget -qO- http://"+address+"/ || exit 1; done")) {
+	for name := range strings.FieldsSeq(k("exec", "client", "--", "sh", "-c", "for i in $(seq 300); do wget -qO- http://"+address+"/ || exit 1; done")) {
 		count[name]++
 	}
 	everyone("a pod", count)

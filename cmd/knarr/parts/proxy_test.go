@@ -53,7 +53,7 @@ func TestProxyFlags(t *testing.T) {
 				t.Errorf("%v, %+v", err, cfg)
 			}
 			var open []netip.Prefix
-			for _, p := range strings.Fields(c.open) {
+			for p := range strings.FieldsSeq(c.open) {
 				open = append(open, netip.MustParsePrefix(p))
 			}
 			if !slices.Equal(cfg.NodePorts, open) {

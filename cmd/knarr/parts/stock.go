@@ -72,7 +72,7 @@ var harmless = map[string]string{
 // without. It returns a func that tells which of them were given.
 func Stock(part string, fs *pflag.FlagSet) (given func() []string) {
 	var names []string
-	for _, name := range strings.Fields(harmless[part]) {
+	for name := range strings.FieldsSeq(harmless[part]) {
 		name, isSwitch := strings.CutSuffix(name, "!")
 		if fs.Lookup(name) != nil {
 			panic(fmt.Sprintf("flag %s of %s does something and is listed as harmless", name, part)) // a mistake in the list

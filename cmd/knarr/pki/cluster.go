@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // A Cluster says for whom the certificates of a cluster are to be.
@@ -49,7 +50,7 @@ func (d *Dir) Cluster(c Cluster) error {
 		return err
 	}
 	list := []Certificate{
-		{Name: APIServer, CA: CA, User: "kube-apiserver", Server: true, Hosts: append(everywhere[:len(everywhere):len(everywhere)], c.Hosts...)},
+		{Name: APIServer, CA: CA, User: "kube-apiserver", Server: true, Hosts: append(slices.Clip(everywhere), c.Hosts...)},
 		{Name: KubeletClient, CA: CA, User: KubeletClientUser},
 		{Name: ProxyClient, CA: ProxyCA, User: "front-proxy-client"},
 		{Name: Admin, CA: CA, User: "kubernetes-admin", Groups: []string{"system:masters"}},

@@ -184,7 +184,7 @@ func (c *cluster) run(ctx context.Context, rt *runtime, done func()) error {
 				return nil
 			}
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // told to end, and ending
 			}
 			c.steps.did(each.step)
 		}
@@ -209,7 +209,7 @@ func (c *cluster) run(ctx context.Context, rt *runtime, done func()) error {
 // ignoreEnd is err, unless it came because ctx has ended.
 func ignoreEnd(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // told to end, and ending
 	}
 	return err
 }

@@ -171,7 +171,7 @@ func (d *dir) add(ctx context.Context, name string) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = m.start(ctx, plan); err == nil {
+	if err = m.start(plan); err == nil {
 		err = m.awaitReady(ctx)
 	}
 	if err == nil {
@@ -263,12 +263,12 @@ func (d *dir) grow(ctx context.Context, want int, s *steps) error {
 
 // startMembers starts the nodes that were not stopped, as after a restart of
 // the machine. Those that run go on.
-func (d *dir) startMembers(ctx context.Context, plan *Options) error {
+func (d *dir) startMembers(plan *Options) error {
 	list, err := d.members()
 	var errs []error
 	for _, m := range list {
 		if !m.Stopped {
-			if err := m.start(ctx, plan); err != nil {
+			if err := m.start(plan); err != nil {
 				errs = append(errs, fmt.Errorf("start node %s: %w", m.Name, err))
 			}
 		}

@@ -59,7 +59,7 @@ func nodeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return errors.Join(m.start(ctx, plan), m.awaitReady(ctx))
+			return errors.Join(m.start(plan), m.awaitReady(ctx))
 		}),
 		on("isolate", "Cut a node off the network", "Node %s is cut off; `knarr node rejoin` undoes that.", func(_ context.Context, _ *dir, m *member) error { return m.isolate(true) }),
 		on("rejoin", "Undo isolate", "Node %s is on the network again.", func(_ context.Context, _ *dir, m *member) error { return m.isolate(false) }),

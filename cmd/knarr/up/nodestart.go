@@ -29,7 +29,7 @@ const (
 )
 
 // start starts a node's processes, those of them that do not run.
-func (m *member) start(ctx context.Context, plan *Options) error {
+func (m *member) start(plan *Options) error {
 	if err := m.credentials(plan); err != nil {
 		return err
 	}

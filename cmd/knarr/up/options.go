@@ -78,8 +78,10 @@ func merged(had *Options, given *pflag.FlagSet) (Options, error) {
 		return o, err
 	}
 	for _, stays := range []struct{ flag, was, is string }{
-		{"node-name", had.Node, cmp.Or(o.Node, had.Node)}, {"cluster-cidr", had.PodRange, o.PodRange},
-		{"service-cluster-ip-range", had.ServiceRange, o.ServiceRange}, {"etcd-servers", had.EtcdServers, o.EtcdServers},
+		{"node-name", had.Node, cmp.Or(o.Node, had.Node)},
+		{"cluster-cidr", had.PodRange, o.PodRange},
+		{"service-cluster-ip-range", had.ServiceRange, o.ServiceRange},
+		{"etcd-servers", had.EtcdServers, o.EtcdServers},
 	} {
 		if stays.was != stays.is {
 			return o, fmt.Errorf("this cluster was made with --%s=%s and keeps it: leave the flag away, or choose another --data-dir", stays.flag, stays.was)

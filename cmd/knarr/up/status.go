@@ -45,7 +45,7 @@ func (d *dir) status(ctx context.Context) (State, error) {
 	list, err := nodes(ctx, s.Kubeconfig)
 	if err != nil {
 		s.Problem = err.Error()
-		return s, nil
+		return s, nil //nolint:nilerr // that is the status
 	}
 	s.Nodes = list
 	return s, nil
@@ -84,7 +84,11 @@ func (s State) print(out io.Writer) {
 		up = "up " + time.Since(s.Started).Truncate(time.Second).String()
 	}
 	for _, line := range [][2]string{
-		{"API server", s.Server}, {"Kubeconfig", s.Kubeconfig}, {"Data", s.DataDir}, {"Runtime", s.Runtime}, {"Log", s.Log},
+		{"API server", s.Server},
+		{"Kubeconfig", s.Kubeconfig},
+		{"Data", s.DataDir},
+		{"Runtime", s.Runtime},
+		{"Log", s.Log},
 		{"Process", fmt.Sprintf("%d, %s", s.PID, up)},
 	} {
 		fmt.Fprintf(out, "%-11s %s\n", line[0], line[1])

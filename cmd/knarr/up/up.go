@@ -136,7 +136,7 @@ func launch(cmd *cobra.Command, d *dir, o Options, nodes int) error {
 	if err := relay(progress, screen{out}); err != nil {
 		return fmt.Errorf("%w (its log: %s)", err, d.file(logFile))
 	}
-	if err := d.startMembers(cmd.Context(), &o); err != nil {
+	if err := d.startMembers(&o); err != nil {
 		return err
 	}
 	if err := d.grow(cmd.Context(), nodes, &steps{to: screen{out}, last: time.Now()}); err != nil {
