@@ -4,8 +4,8 @@ import (
 	_ "embed"
 	"testing"
 
-	"github.com/knarr-dev/knarr/apis/policy"
 	"github.com/knarr-dev/knarr/apis/kindtest"
+	"github.com/knarr-dev/knarr/apis/policy"
 )
 
 //go:embed testdata/kinds.yaml

@@ -4,8 +4,8 @@ import (
 	_ "embed"
 	"testing"
 
-	"github.com/knarr-dev/knarr/apis/scheduling"
 	"github.com/knarr-dev/knarr/apis/kindtest"
+	"github.com/knarr-dev/knarr/apis/scheduling"
 )
 
 //go:embed testdata/kinds.yaml

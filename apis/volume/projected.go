@@ -125,7 +125,7 @@ func projected(at check.At, v *podVolume) {
 	at = at.Dot("projected")
 	mode(at.Dot("defaultMode"), v.Projected.DefaultMode)
 	paths := check.Set[string]{}
-	lie := func(path string, of string) {
+	lie := func(path, of string) {
 		if path != "" && paths.Twice(path) {
 			at.Invalid(of, "conflicting duplicate paths")
 		}
