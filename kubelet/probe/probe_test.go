@@ -141,7 +141,9 @@ func TestReadinessComesAndGoes(t *testing.T) {
 			after(7500 * time.Millisecond)
 			b.want("results", b.results, "Readiness false@1", "Readiness true@3")
 			close(b.ending) // from now on only readiness matters
+			b.mu.Lock()
 			b.asked = nil
+			b.mu.Unlock()
 			after(2 * time.Second)
 			b.want("asked", b.asked, "ready@8", "ready@9")
 			b.want("results", b.results, "Readiness false@1", "Readiness true@3", "Readiness false@9")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -415,9 +416,10 @@ func TestSameName(t *testing.T) {
 
 func TestSandboxFails(t *testing.T) {
 	inWorld(t, func(w *world) {
-		fail := true
+		var fail atomic.Bool
+		fail.Store(true)
 		w.rt.Before = func(op, _ string) error {
-			if fail && op == "RunSandbox" {
+			if fail.Load() && op == "RunSandbox" {
 				return fmt.Errorf("no network")
 			}
 			return nil
@@ -428,7 +430,7 @@ func TestSandboxFails(t *testing.T) {
 		if w.told("p FailedCreatePodSandBox: Failed to create pod sandbox: no network") < 3 {
 			t.Error(w.events)
 		}
-		fail = false
+		fail.Store(false)
 		after(maxRetry)
 		w.want("p", "Running c=running+")
 		w.rt.Crash("uid-p")
