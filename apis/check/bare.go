@@ -5,12 +5,22 @@ import (
 	"encoding/json"
 	"reflect"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validation"
 )
 
 // Bare shows a struct in a message as upstream does: with all fields, set or
 // not, under the names they have in Go. Types of the machinery, which has but
 // one of each, are shown as clients know them.
 func Bare(v any) any { return json.RawMessage(bare(reflect.ValueOf(v))) }
+
+// SameBare demands that a struct has not changed.
+func (a At) SameBare(now, was any) {
+	if !equality.Semantic.DeepEqual(now, was) {
+		a.Invalid(Bare(now), validation.FieldImmutableErrorMsg)
+	}
+}
 
 func bare(v reflect.Value) []byte {
 	_, own := v.Interface().(json.Marshaler)
@@ -41,8 +51,13 @@ func bare(v reflect.Value) []byte {
 			if i > 0 {
 				out.WriteByte(',')
 			}
-			out.WriteString(`"` + v.Type().Field(i).Name + `":`)
-			out.Write(bare(v.Field(i)))
+			if f := v.Type().Field(i); f.Anonymous { // its fields are this one's
+				fields := bare(v.Field(i))
+				out.Write(fields[1 : len(fields)-1])
+			} else {
+				out.WriteString(`"` + f.Name + `":`)
+				out.Write(bare(v.Field(i)))
+			}
 		}
 		out.WriteByte('}')
 	}

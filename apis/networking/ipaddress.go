@@ -67,7 +67,7 @@ func validateIPAddress(a, old *networkingv1.IPAddress) field.ErrorList {
 		}
 	}
 	if old != nil {
-		at.Same(check.Bare(p), check.Bare(old.Spec.ParentRef))
+		at.SameBare(p, old.Spec.ParentRef)
 	}
 	return root.Errors()
 }

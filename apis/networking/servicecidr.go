@@ -22,16 +22,13 @@ var serviceCIDRs = apis.Define(apis.Resource[*networkingv1.ServiceCIDR]{
 	Prepare:  meta.KeepStatus[*networkingv1.ServiceCIDR],
 	Validate: validateServiceCIDR,
 	Subs: []apis.Sub[*networkingv1.ServiceCIDR]{
-		meta.Status(func(_, _ *networkingv1.ServiceCIDR) field.ErrorList { return nil }, statusMeta...),
+		meta.Status(func(_, _ *networkingv1.ServiceCIDR) field.ErrorList { return nil }, meta.StatusMeta()...),
 	},
 
 	Columns: []apis.Column[*networkingv1.ServiceCIDR]{
 		{Name: "CIDRs", Cell: func(s *networkingv1.ServiceCIDR, _ time.Time) any { return strings.Join(s.Spec.CIDRs, ",") }},
 	},
 })
-
-// statusMeta is what an update of the status leaves of the metadata.
-var statusMeta = []string{"metadata.deletionGracePeriodSeconds", "metadata.finalizers", "metadata.ownerReferences", "metadata.labels", "metadata.annotations"}
 
 // validateServiceCIDR checks ranges of addresses. One that is there stays as
 // it is, but for a range of the other family that comes beside it.
