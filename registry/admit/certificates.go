@@ -122,7 +122,7 @@ func certificateSubject() Plugin {
 		}
 		request, err := parseCSR(csr.Spec.Request)
 		if err != nil {
-			return forbid(r, "failed to parse CSR: %w", err) //nolint:revive // the stock server's words
+			return forbid(r, "failed to parse CSR: %w", err)
 		}
 		if slices.Contains(request.Subject.Organization, registry.SystemMasters) {
 			return forbid(r, "use of %s signer with system:masters group is not allowed", certificatesv1.KubeAPIServerClientSignerName)

@@ -3,6 +3,7 @@ package admit
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -57,12 +58,9 @@ func joined(errs []error) error {
 	case 1:
 		return errs[0]
 	}
-	text := "["
-	for i, err := range errs {
-		if i > 0 {
-			text += ", "
-		}
-		text += err.Error()
+	var texts []string
+	for _, err := range errs {
+		texts = append(texts, err.Error())
 	}
-	return errors.New(text + "]")
+	return errors.New("[" + strings.Join(texts, ", ") + "]")
 }

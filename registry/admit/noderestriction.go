@@ -228,7 +228,7 @@ func nodeNode(_ context.Context, _ World, r *Request, self string) error {
 	node, _ := r.Object.(*corev1.Node)
 	switch r.Operation {
 	case Create:
-		if node.Spec.ConfigSource != nil {
+		if node.Spec.ConfigSource != nil { //nolint:staticcheck // clients may still send it
 			return forbid(r, "node %q is not allowed to create pods with a non-nil configSource", self)
 		}
 		if bad := restricted(node.Labels, nil); len(bad) > 0 {
@@ -237,7 +237,7 @@ func nodeNode(_ context.Context, _ World, r *Request, self string) error {
 	case Update:
 		old := r.Old.(*corev1.Node)
 		switch {
-		case node.Spec.ConfigSource != nil && !apiequality.Semantic.DeepEqual(node.Spec.ConfigSource, old.Spec.ConfigSource):
+		case node.Spec.ConfigSource != nil && !apiequality.Semantic.DeepEqual(node.Spec.ConfigSource, old.Spec.ConfigSource): //nolint:staticcheck // as above
 			return forbid(r, "node %q is not allowed to update configSource to a new non-nil configSource", self)
 		case !apiequality.Semantic.DeepEqual(node.Spec.Taints, old.Spec.Taints):
 			return forbid(r, "node %q is not allowed to modify taints", self)

@@ -83,7 +83,7 @@ func podResize() Plugin {
 		case apierrors.IsNotFound(err):
 			return forbid(r, "node %q not found", pod.Spec.NodeName)
 		case err != nil:
-			return forbid(r, "failed to get node %q: %w", pod.Spec.NodeName, err) //nolint:revive // the stock server's words
+			return forbid(r, "failed to get node %q: %w", pod.Spec.NodeName, err)
 		}
 		node := obj.(*corev1.Node)
 		if os, ok := node.Labels[corev1.LabelOSStable]; ok && os != "linux" {

@@ -177,10 +177,10 @@ func (s security) pod(ctx context.Context, w World, r *Request, pod *corev1.Pod)
 
 // levels are what the namespace of a request asks for, and what is wrong with
 // how it asks.
-func levels(ctx context.Context, w World, r *Request) (api.Policy, error, error) { //nolint:revive,staticcheck // the first error is a finding
+func levels(ctx context.Context, w World, r *Request) (api.Policy, error, error) {
 	ns, err := w.Lookup(ctx, namespaces, "", r.Namespace)
 	if err != nil {
-		return api.Policy{}, nil, apierrors.NewInternalError(fmt.Errorf("failed to lookup namespace %q: %w", r.Namespace, err)) //nolint:revive // the stock server's words
+		return api.Policy{}, nil, apierrors.NewInternalError(fmt.Errorf("failed to lookup namespace %q: %w", r.Namespace, err))
 	}
 	want, errs := api.PolicyToEvaluate(ns.GetLabels(), unasked)
 	if len(errs) > 0 {

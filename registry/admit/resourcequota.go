@@ -133,7 +133,8 @@ func (c *cashier) serve(ctx context.Context, w World, namespace string) {
 		for try, which := 1, every; len(bills) > 0; try++ {
 			bills, which = c.settle(ctx, w, namespace, bills, which)
 			if try == quotaTries {
-				bills = finish(bills, apierrors.NewConflict(resourceQuotas, namespace, errors.New("the quotas change too often")))
+				finish(bills, apierrors.NewConflict(resourceQuotas, namespace, errors.New("the quotas change too often")))
+				bills = nil
 			}
 		}
 	}
@@ -144,7 +145,8 @@ func (c *cashier) serve(ctx context.Context, w World, namespace string) {
 func (c *cashier) settle(ctx context.Context, w World, namespace string, bills []*bill, which func(*corev1.ResourceQuota) bool) (again []*bill, stale func(*corev1.ResourceQuota) bool) {
 	found, err := w.All(ctx, resourceQuotas, namespace)
 	if err != nil {
-		return finish(bills, err), nil
+		finish(bills, err)
+		return nil, nil
 	}
 	var quotas []*corev1.ResourceQuota
 	for _, obj := range found {
@@ -169,7 +171,8 @@ func (c *cashier) settle(ctx context.Context, w World, namespace string, bills [
 		}
 		ok, err := c.Quota.Charge(ctx, q)
 		if err != nil {
-			return finish(charged, err), nil
+			finish(charged, err)
+			return nil, nil
 		}
 		if !ok {
 			failed = append(failed, q.Name)
@@ -178,14 +181,15 @@ func (c *cashier) settle(ctx context.Context, w World, namespace string, bills [
 	if len(failed) > 0 {
 		return charged, func(q *corev1.ResourceQuota) bool { return slices.Contains(failed, q.Name) }
 	}
-	return finish(charged, nil), nil
+	finish(charged, nil)
+	return nil, nil
 }
 
-func finish(bills []*bill, err error) (none []*bill) {
+// finish tells who waits for bills how they were settled.
+func finish(bills []*bill, err error) {
 	for _, b := range bills {
 		b.settled <- err
 	}
-	return nil
 }
 
 // chargeTo returns the quotas as they are after a request, in the same order;

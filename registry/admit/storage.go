@@ -113,7 +113,7 @@ func resizeClaims() Plugin {
 			return nil
 		}
 		if old.Status.Phase != corev1.ClaimBound {
-			return forbid(r, "Only bound persistent volume claims can be expanded") //nolint:revive,staticcheck // the stock server's words
+			return forbid(r, "Only bound persistent volume claims can be expanded")
 		}
 		if !grows(ctx, w, pvc, old) {
 			return forbid(r, "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize")

@@ -157,8 +157,7 @@ func (l ledger) Charge(ctx context.Context, q *corev1.ResourceQuota) (bool, erro
 		return false, err
 	}
 	_, err = l.svc.Store.Commit(ctx, registry.Op{Key: registry.Path(k.Definition, q.Namespace, q.Name), Old: rev, Value: value})
-	var conflict *registry.Conflict
-	if errors.As(err, &conflict) {
+	if _, changed := errors.AsType[*registry.Conflict](err); changed {
 		// Who tries again is to see what has changed.
 		return false, l.svc.Cache.Fresh(ctx)
 	}

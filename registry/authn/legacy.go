@@ -75,11 +75,11 @@ func (a *ServiceAccounts) legacy(ctx context.Context, token string, c *Claims, a
 func (a *ServiceAccounts) secret(ctx context.Context, token string, ref legacyRef) (*corev1.Secret, error) {
 	obj, err := a.Objects.Lookup(ctx, secrets, ref.Namespace, ref.Secret)
 	if err != nil || obj.GetDeletionTimestamp() != nil {
-		return nil, errors.New("Token has been invalidated") //nolint:revive,staticcheck // the stock server's words
+		return nil, errors.New("Token has been invalidated")
 	}
 	secret, ok := obj.(*corev1.Secret)
 	if !ok || subtle.ConstantTimeCompare(secret.Data[corev1.ServiceAccountTokenKey], []byte(token)) == 0 {
-		return nil, errors.New("Token does not match server's copy") //nolint:revive,staticcheck // the stock server's words
+		return nil, errors.New("Token does not match server's copy")
 	}
 	return secret, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -125,12 +126,7 @@ func (a *ServiceAccounts) ours(token string) bool {
 	if json.Unmarshal(payload, &c) != nil {
 		return false
 	}
-	for _, i := range a.Issuers {
-		if i == c.Issuer {
-			return true
-		}
-	}
-	return c.Issuer == legacyIssuer
+	return c.Issuer == legacyIssuer || slices.Contains(a.Issuers, c.Issuer)
 }
 
 // leeway is by how much clocks may differ.
@@ -271,7 +267,7 @@ func (s *signed) claims(token string, a *ServiceAccounts) (*Claims, error) {
 }
 
 func verify(token string, keys *Keys) (*Claims, error) {
-	jws, err := jose.ParseSigned(token, algorithms)
+	jws, err := jose.ParseSignedCompact(token, algorithms)
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, nil //nolint:nilerr // it is no token of ours, which others may know
 	}

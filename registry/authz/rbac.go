@@ -77,8 +77,10 @@ const groupName = rbacv1.GroupName
 
 // roleKinds are what RBAC goes by.
 var roleKinds = []schema.GroupResource{
-	{Group: groupName, Resource: "clusterroles"}, {Group: groupName, Resource: "clusterrolebindings"},
-	{Group: groupName, Resource: "roles"}, {Group: groupName, Resource: "rolebindings"},
+	{Group: groupName, Resource: "clusterroles"},
+	{Group: groupName, Resource: "clusterrolebindings"},
+	{Group: groupName, Resource: "roles"},
+	{Group: groupName, Resource: "rolebindings"},
 }
 
 // NewRBAC returns an authorizer that goes by the objects of kinds. It must

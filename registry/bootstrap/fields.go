@@ -34,7 +34,7 @@ func ownership(obj apis.Object, version, manager string, now metav1.Time) (metav
 	raw, err := json.Marshal(paths(all, ""))
 	return metav1.ManagedFieldsEntry{
 		Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: version, Time: &now,
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw},
+		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(raw)),
 	}, err
 }
 

@@ -54,7 +54,8 @@ var schemas = []struct {
 		[]string{"system:kube-controller-manager", "system:kube-scheduler", "s:*"},
 		[]flowcontrolv1.ResourcePolicyRule{{
 			Verbs: []string{"get", "create", "update"}, APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Namespaces: all,
-		}}, nil,
+		}},
+		nil,
 	},
 	{"system-node-high", "node-high", 400, byUser, []string{"g:system:nodes"}, []flowcontrolv1.ResourcePolicyRule{
 		{Verbs: all, APIGroups: []string{""}, Resources: []string{"nodes", "nodes/status"}, ClusterScope: true, Namespaces: all},
@@ -186,7 +187,7 @@ func tellLevel(s *flowcontrolv1.FlowSchema, now time.Time) {
 		`{".":{},"f:lastTransitionTime":{},"f:message":{},"f:reason":{},"f:status":{},"f:type":{}}}}}`
 	s.ManagedFields = append([]metav1.ManagedFieldsEntry{{
 		Manager: flowTeller, Operation: metav1.ManagedFieldsOperationApply, APIVersion: flowcontrolv1.SchemeGroupVersion.String(), Time: &when,
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}, Subresource: "status",
+		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields), Subresource: "status",
 	}}, s.ManagedFields...)
 }
 

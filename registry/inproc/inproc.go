@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -50,9 +51,7 @@ func served(req *http.Request, ctx context.Context) *http.Request { //nolint:rev
 	r := req.WithContext(ctx)
 	// The server takes credentials out of the header, which stays the client's.
 	r.Header = make(http.Header, len(req.Header))
-	for k, v := range req.Header {
-		r.Header[k] = v
-	}
+	maps.Copy(r.Header, req.Header)
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}

@@ -206,10 +206,12 @@ func TestCancel(t *testing.T) {
 // TestAbort shows the client that an answer is not whole.
 func TestAbort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		if _, err := call(t, t.Context(), http.MethodGet, nil, func(http.ResponseWriter, *http.Request) { panic("bad") }); err == nil {
+		resp, err := call(t, t.Context(), http.MethodGet, nil, func(http.ResponseWriter, *http.Request) { panic("bad") })
+		if err == nil {
+			_ = resp.Body.Close()
 			t.Error("no error of a panic")
 		}
-		resp, err := call(t, t.Context(), http.MethodGet, nil, func(w http.ResponseWriter, _ *http.Request) {
+		resp, err = call(t, t.Context(), http.MethodGet, nil, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "half")
 			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)

@@ -298,7 +298,6 @@ func (d *doc) where(kind string, namespaced, one bool) (params []spec.Parameter)
 func (d *doc) parameters(t reflect.Type) (params []spec.Parameter) {
 	text := docs(t)
 	for f := range t.Fields() {
-		f := f
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		typ := f.Type
 		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {

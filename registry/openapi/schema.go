@@ -78,7 +78,6 @@ func (s *schemas) define(t reflect.Type, name string) spec.Schema {
 // fields adds the fields of a struct to a schema.
 func (s *schemas) fields(t reflect.Type, text map[string]string, merge *smd.Map, out *spec.Schema) {
 	for f := range t.Fields() {
-		f := f
 		tag := strings.Split(f.Tag.Get("json"), ",")
 		if slices.Contains(tag, "inline") || f.Anonymous && tag[0] == "" {
 			s.fields(f.Type, docs(f.Type), merge, out)

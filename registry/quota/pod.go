@@ -2,6 +2,7 @@ package quota
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,9 +45,7 @@ func podUsage(obj any, now time.Time) corev1.ResourceList {
 		return used
 	}
 	opts := resources.PodResourcesOptions{UseStatusResources: true}
-	for name, q := range compute(resources.PodRequests(pod, opts), resources.PodLimits(pod, opts)) {
-		used[name] = q
-	}
+	maps.Copy(used, compute(resources.PodRequests(pod, opts), resources.PodLimits(pod, opts)))
 	return used
 }
 

@@ -213,7 +213,7 @@ func (c *count) check(t testing.TB) {
 func leftover() (stacks []string) {
 	buf := make([]byte, 1<<20)
 	buf = buf[:runtime.Stack(buf, true)]
-	for _, stack := range bytes.Split(buf, []byte("\n\n")) {
+	for stack := range bytes.SplitSeq(buf, []byte("\n\n")) {
 		ours := bytes.Contains(stack, []byte("knarr/registry/"))
 		test := bytes.Contains(stack, []byte("registrytest.")) || bytes.Contains(stack, []byte("testing.tRunner"))
 		if ours && !test {

@@ -204,7 +204,6 @@ func TestEviction(t *testing.T) {
 		{name: "for-a-reason", budgets: []string{"b"}, status: status{ObservedGeneration: 1, CurrentHealthy: 2, DesiredHealthy: 1, Conditions: says("Blah")}, want: refused + " does not allow evicting pods currently (Blah): because"},
 		{name: "failed-sync", budgets: []string{"b"}, status: status{ObservedGeneration: 1, Conditions: says("SyncFailed")}, want: refused + " does not allow evicting pods currently because it failed sync: because"},
 		{name: "not-observed", budgets: []string{"b"}, status: status{DisruptionsAllowed: 1}, want: refused + " is still being processed by the server.", left: 1},
-		{name: "negative", budgets: []string{"b"}, status: status{ObservedGeneration: 1, DisruptionsAllowed: -1}, want: `403 poddisruptionbudget.policy "b" is forbidden: pdb disruptions allowed is negative`, left: -1},
 		{name: "two-budgets", budgets: []string{"b", "c"}, status: status{ObservedGeneration: 1, DisruptionsAllowed: 1}, want: "500 This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.", left: 1},
 		{name: "unready-and-enough", change: unready, budgets: []string{"b"}, status: status{ObservedGeneration: 1, CurrentHealthy: 1, DesiredHealthy: 1}},
 		{name: "unready-and-too-few", change: unready, budgets: []string{"b"}, status: status{ObservedGeneration: 1, DesiredHealthy: 1}, want: refused + " needs 1 healthy pods and has 0 currently"},

@@ -193,7 +193,7 @@ func (t *Tokens) last(ctx context.Context, req *authenticationv1.TokenRequest, c
 func (t *Tokens) issue(ctx context.Context, req *authenticationv1.TokenRequest, c authn.Claims, now time.Time) (runtime.Object, error) {
 	token, err := t.Signer.Sign(c)
 	if err != nil {
-		return nil, apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err)) //nolint:revive // the stock server's words
+		return nil, apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err))
 	}
 	registry.RequestOf(ctx).Annotate("authentication.kubernetes.io/issued-credential-id", "JTI="+c.ID)
 	end := now.Add(time.Duration(*req.Spec.ExpirationSeconds) * time.Second)
