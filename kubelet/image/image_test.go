@@ -172,9 +172,18 @@ func TestBackoff(t *testing.T) {
 			wait time.Duration
 			want string
 		}{
-			{0, "ErrImagePull after 3s"}, {3, "ImagePullBackOff after 7s"}, {7, "ErrImagePull after 3s"},
-			{3, "ImagePullBackOff after 17s"}, {17, "ErrImagePull after 3s"}, {40, "ErrImagePull after 3s"}, {80, "ErrImagePull after 3s"},
-			{160, "ErrImagePull after 3s"}, {100, "ImagePullBackOff after 200s"}, {200, "ErrImagePull after 3s"}, {2000, "ErrImagePull after 3s"}, {3, "ImagePullBackOff after 7s"},
+			{0, "ErrImagePull after 3s"},
+			{3, "ImagePullBackOff after 7s"},
+			{7, "ErrImagePull after 3s"},
+			{3, "ImagePullBackOff after 17s"},
+			{17, "ErrImagePull after 3s"},
+			{40, "ErrImagePull after 3s"},
+			{80, "ErrImagePull after 3s"},
+			{160, "ErrImagePull after 3s"},
+			{100, "ImagePullBackOff after 200s"},
+			{200, "ErrImagePull after 3s"},
+			{2000, "ErrImagePull after 3s"},
+			{3, "ImagePullBackOff after 7s"},
 		} {
 			time.Sleep(step.wait * time.Second)
 			if got := strings.ReplaceAll(try("p"), "3m20s", "200s"); got != step.want {
@@ -231,9 +240,14 @@ func TestMatches(t *testing.T) {
 		at, image string
 		want      bool
 	}{
-		{"r.example", "r.example/a:1", true}, {"*.example", "r.example/a", true}, {"*.example", "x.r.example/a", false},
-		{"r.example/team", "r.example/team/a", true}, {"r.example/team", "r.example/other", false},
-		{"r.example:5000", "r.example/a", false}, {"r.example:5000", "r.example:5000/a", true}, {"reg*.example", "reg1.example/a", true},
+		{"r.example", "r.example/a:1", true},
+		{"*.example", "r.example/a", true},
+		{"*.example", "x.r.example/a", false},
+		{"r.example/team", "r.example/team/a", true},
+		{"r.example/team", "r.example/other", false},
+		{"r.example:5000", "r.example/a", false},
+		{"r.example:5000", "r.example:5000/a", true},
+		{"reg*.example", "reg1.example/a", true},
 	} {
 		if got := matches(tt.at, tt.image); got != tt.want {
 			t.Errorf("%s for %s: %v", tt.at, tt.image, got)

@@ -81,10 +81,10 @@ func get[T metav1.Object](ctx context.Context, s *Store, pod types.UID, k key) (
 	s.mu.Lock()
 	e := s.entries[k]
 	if e == nil {
-		ctx, stop := context.WithCancel(s.ctx) //nolint:contextcheck // it is for all who ask, not for the first
+		ctx, stop := context.WithCancel(s.ctx)
 		e = &entry{key: k, pods: map[types.UID]bool{}, stop: stop, known: make(chan struct{})}
 		s.entries[k] = e
-		go s.follow(ctx, e)
+		go s.follow(ctx, e) //nolint:contextcheck // it is for all who ask, not for the first
 	}
 	e.pods[pod] = true
 	s.mu.Unlock()

@@ -315,10 +315,20 @@ func TestHostPath(t *testing.T) {
 		kind corev1.HostPathType
 		ok   bool
 	}{
-		{"/none", "", true}, {"/none", corev1.HostPathDirectory, false}, {dir, corev1.HostPathDirectory, true}, {file, corev1.HostPathDirectory, false},
-		{dir + "/made", corev1.HostPathDirectoryOrCreate, true}, {dir + "/made", corev1.HostPathDirectory, true}, {file, corev1.HostPathDirectoryOrCreate, false},
-		{dir + "/new", corev1.HostPathFileOrCreate, true}, {dir + "/new", corev1.HostPathFile, true}, {dir, corev1.HostPathFile, false},
-		{sock, corev1.HostPathSocket, true}, {file, corev1.HostPathSocket, false}, {"/dev/null", corev1.HostPathCharDev, true}, {"/dev/null", corev1.HostPathBlockDev, false},
+		{"/none", "", true},
+		{"/none", corev1.HostPathDirectory, false},
+		{dir, corev1.HostPathDirectory, true},
+		{file, corev1.HostPathDirectory, false},
+		{dir + "/made", corev1.HostPathDirectoryOrCreate, true},
+		{dir + "/made", corev1.HostPathDirectory, true},
+		{file, corev1.HostPathDirectoryOrCreate, false},
+		{dir + "/new", corev1.HostPathFileOrCreate, true},
+		{dir + "/new", corev1.HostPathFile, true},
+		{dir, corev1.HostPathFile, false},
+		{sock, corev1.HostPathSocket, true},
+		{file, corev1.HostPathSocket, false},
+		{"/dev/null", corev1.HostPathCharDev, true},
+		{"/dev/null", corev1.HostPathBlockDev, false},
 	} {
 		if err := checkHostPath(&corev1.HostPathVolumeSource{Path: tt.path, Type: &tt.kind}); (err == nil) != tt.ok {
 			t.Errorf("%s as %q: %v", tt.path, tt.kind, err)
