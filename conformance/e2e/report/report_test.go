@@ -76,10 +76,12 @@ func sample() *Report {
 	flaky.Failure = "connection refused"
 	skipped := outcome("pod swaps", "node", Skipped, 1)
 	skipped.Failure = "no swap here"
+	left := outcome("job ends", "apps", NotRun, 0)
+	left.Failure = "was running for 3 s when the run was stopped\nstep"
 	return &Report{
 		Cluster: "https://here, v1.36.3", Suite: "Kubernetes v1.36.3 conformance", Nodes: 2, Procs: 6, Seconds: 301,
 		Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Ended: "the bound of 2h for the whole run",
-		Specs: []Outcome{outcome("pod runs", "node", Passed, 2.5), failed, flaky, skipped, outcome("job ends", "apps", NotRun, 0)},
+		Specs: []Outcome{outcome("pod runs", "node", Passed, 2.5), failed, flaky, skipped, left},
 	}
 }
 
@@ -114,6 +116,7 @@ SKIPPED pod swaps
     no swap here
 
 NOT RUN 1 specs, for the bound of 2h for the whole run
+    job ends: was running for 3 s when the run was stopped
 ` + table
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

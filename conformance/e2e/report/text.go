@@ -29,6 +29,11 @@ func (r *Report) Text(w io.Writer) {
 	}
 	if left := r.With(NotRun); len(left) > 0 {
 		fmt.Fprintf(w, "\nNOT RUN %d specs, for %s\n", len(left), r.Ended)
+		for _, o := range left {
+			if first, _, _ := strings.Cut(o.Failure, "\n"); first != "" {
+				fmt.Fprintf(w, "    %s: %s\n", o.Name, first)
+			}
+		}
 	}
 	fmt.Fprintln(w)
 	rows, wide := r.Rows(), len("area")

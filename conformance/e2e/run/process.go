@@ -164,7 +164,7 @@ func (w *watch) follow(r io.Reader) {
 		if finished/every > before {
 			w.say("%d of %d ended", min(finished, len(w.names)), len(w.names))
 		}
-		if name := strings.TrimSpace(node.ReplaceAllString(text, "")); failed != "" && w.names[name] {
+		if name := w.named(text); failed != "" && name != "" {
 			w.say("%s %s", failed, name)
 			failed = ""
 		}
@@ -178,6 +178,19 @@ func (w *watch) follow(r io.Reader) {
 			return
 		}
 	}
+}
+
+// named is the spec that a line names, which may also say where in the spec
+// and end in the spec's labels.
+func (w *watch) named(line string) string {
+	name := strings.TrimSpace(node.ReplaceAllString(line, ""))
+	if w.names[name] {
+		return name
+	}
+	if at := strings.LastIndex(name, " ["); at >= 0 && w.names[name[:at]] {
+		return name[:at]
+	}
+	return ""
 }
 
 // lasts notes how long a spec has been running.

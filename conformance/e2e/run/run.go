@@ -58,22 +58,13 @@ func (r *Runner) Run(ctx context.Context, specs []spec.Spec) (outcomes []report.
 // others that were stopped with it, or had not begun, are run in a new one.
 func (r *Runner) until(ctx context.Context, name string, specs []spec.Spec, procs int, found map[string]report.Outcome) (ended string) {
 	for round := 1; len(specs) > 0; round++ {
+		if ctx.Err() != nil {
+			return context.Cause(ctx).Error()
+		}
 		r.Say("%s: %d specs, %d at once", name, len(specs), procs)
 		p := r.start(fmt.Sprintf("%s-%d", name, round), specs, procs)
 		got, hung, err := p.wait(ctx)
-		for _, o := range got.Outcomes {
-			found[o.Name] = o
-		}
-		for _, o := range got.Interrupted {
-			if running, is := hung[o.Name]; is {
-				found[o.Name] = stuck(o, running)
-			}
-		}
-		for name, running := range hung {
-			if _, reported := found[name]; !reported {
-				found[name] = stuck(report.Outcome{Spec: spec.Spec{Name: name}, Attempts: 1}, running)
-			}
-		}
+		collect(got, hung, found)
 		var left []spec.Spec
 		for _, s := range specs {
 			if _, ran := found[s.Name]; !ran {
@@ -82,6 +73,7 @@ func (r *Runner) until(ctx context.Context, name string, specs []spec.Spec, proc
 		}
 		switch {
 		case ctx.Err() != nil && len(left) > 0:
+			interrupt(got, found)
 			return context.Cause(ctx).Error()
 		case len(left) > 0 && len(hung) == 0:
 			return because(got, err, p.log)
@@ -89,6 +81,33 @@ func (r *Runner) until(ctx context.Context, name string, specs []spec.Spec, proc
 		specs = left
 	}
 	return ""
+}
+
+// collect notes what specs came to in a run of Ginkgo, those that hung too.
+func collect(got report.Round, hung map[string]time.Duration, found map[string]report.Outcome) {
+	for _, o := range got.Outcomes {
+		found[o.Name] = o
+	}
+	for _, o := range got.Interrupted {
+		if running, is := hung[o.Name]; is {
+			found[o.Name] = stuck(o, running)
+		}
+	}
+	for name, running := range hung {
+		if _, reported := found[name]; !reported {
+			found[name] = stuck(report.Outcome{Spec: spec.Spec{Name: name}, Attempts: 1}, running)
+		}
+	}
+}
+
+// interrupt notes which specs were running when all was stopped.
+func interrupt(got report.Round, found map[string]report.Outcome) {
+	for _, o := range got.Interrupted {
+		if _, known := found[o.Name]; !known {
+			o.State, o.Failure = report.NotRun, fmt.Sprintf("was running for %.0f s when the run was stopped\n%s", o.Seconds, o.Failure)
+			found[o.Name] = o
+		}
+	}
 }
 
 // again gives what failed a second go with nothing beside it: what passes

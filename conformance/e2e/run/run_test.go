@@ -151,13 +151,19 @@ func TestRunDeaf(t *testing.T) {
 }
 
 func TestRunBound(t *testing.T) {
-	r, _ := runner(t)
+	r, said := runner(t)
 	over := errors.New("the run's bound of 2s")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, over)
 	defer cancel()
 	outcomes, ended := r.Run(ctx, specs("take a while", "stand alone [Serial]"))
 	if ended != over.Error() {
 		t.Errorf("ended for %q", ended)
+	}
+	if got := outcomes[0].Failure; !strings.HasPrefix(got, "was running for 2 s when") && !strings.HasPrefix(got, "was running for 1 s when") {
+		t.Errorf("of what was running it says %q", got)
+	}
+	if strings.Contains(said.String(), "serial:") {
+		t.Errorf("it begins what it has no time for:\n%s", said)
 	}
 	if got, want := states(outcomes), "take a while: not run\nstand alone [Serial]: not run\n"; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)

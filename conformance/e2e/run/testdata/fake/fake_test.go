@@ -24,7 +24,7 @@ func once(name string) bool {
 var _ = ginkgo.Describe("[sig-fake] Specs", func() {
 	ginkgo.It("pass [Conformance]", func() {})
 	ginkgo.It("pass too [Conformance]", func() {})
-	ginkgo.It("fail [Conformance]", func() {
+	ginkgo.It("fail [Conformance]", ginkgo.Label("sig-fake", "Conformance"), func() {
 		ginkgo.GinkgoWriter.Println("looking at the cluster")
 		ginkgo.GinkgoWriter.Println("Jan  1 00:00:00: INFO: At 2026-01-01 - event for pod: {kubelet} Failed: no")
 		ginkgo.Fail("expected more\nand got less")
