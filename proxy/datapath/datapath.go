@@ -17,8 +17,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -type frontend -type entry -type entry_flags -type service -type backend -type backend_flags -type choice -type client -type source -type address -type talk socket socket.c -- -mcpu=v3 -O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -type interface -type flow outside outside.c -- -mcpu=v3 -O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -type frontend -type entry -type entry_flags -type service -type backend -type backend_flags -type choice -type client -type source -type address -type talk socket socket.c -- -mcpu=v3 -O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -type interface -type flow outside outside.c -- -mcpu=v3 -O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu
 
 // DefaultDir is where everything is pinned unless another place is named.
 const DefaultDir = "/sys/fs/bpf/knarr"
