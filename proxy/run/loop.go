@@ -29,6 +29,8 @@ type plane interface {
 	Attach() error
 	SetInterfaces([]datapath.Interface) error
 	SetAddresses(map[netip.Addr]bool) error
+	Connected() ([]datapath.Socket, error)
+	Forget(datapath.Socket) error
 }
 
 // A ground is the network of the node's pods, or a stand-in.
@@ -36,17 +38,18 @@ type ground interface {
 	Set(node network.Node, others []network.Node) error
 }
 
-// An observer tells of the node's interfaces, and when they may have changed.
-type observer interface {
+// A machine has the node's interfaces and sockets, or none.
+type machine interface {
 	look() ([]iface, error)
-	changed() <-chan struct{}
+	changed() <-chan struct{} // whether interfaces are as they were
+	abort(ctx context.Context, sockets []datapath.Socket) error
 }
 
 // means are what the loop acts by.
 type means struct {
 	plane  plane
 	ground ground
-	host   observer
+	host   machine
 }
 
 // loop does everything from one goroutine.
@@ -62,6 +65,7 @@ type loop struct {
 	metrics *metrics
 
 	attached   bool                 // the programs of the socket level are in force
+	lost       bool                 // UDP sockets may be left with backends of the past
 	interfaces []datapath.Interface // as they were set last
 	addresses  map[netip.Addr]bool
 
@@ -197,8 +201,9 @@ func (l *loop) syncTable(ctx context.Context) error {
 			l.source.mark(func() { l.source.note(o) })
 		}
 	}
-	_, err := l.state.Sync(l.plane)
-	errs = append(errs, err, l.attach(ctx), l.checks.apply(ctx))
+	lost, err := l.state.Sync(l.plane)
+	l.lost = l.lost || lost
+	errs = append(errs, err, l.attach(ctx), l.checks.apply(ctx), l.endStale(ctx))
 	err = errors.Join(errs...)
 	now := time.Now()
 	l.metrics.synced(began, now, changes, err)

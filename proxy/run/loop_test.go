@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,9 @@ type paper struct {
 	node       network.Node
 	others     []network.Node
 	ifaces     []iface
+	connected  []datapath.Socket
+	aborted    []datapath.Socket
+	failAbort  error
 	news       chan struct{}
 }
 
@@ -115,6 +119,29 @@ func (p *paper) look() ([]iface, error) {
 }
 
 func (p *paper) changed() <-chan struct{} { return p.news }
+
+func (p *paper) Connected() ([]datapath.Socket, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.connected), nil
+}
+
+func (p *paper) Forget(s datapath.Socket) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connected = slices.DeleteFunc(p.connected, func(c datapath.Socket) bool { return c == s })
+	return nil
+}
+
+func (p *paper) abort(_ context.Context, sockets []datapath.Socket) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failAbort != nil {
+		return p.failAbort
+	}
+	p.aborted = append(p.aborted, sockets...)
+	return nil
+}
 
 // text is what the maps hold.
 func (p *paper) text() string {
@@ -359,7 +386,9 @@ func TestRetry(t *testing.T) {
 		if r := w.loop.health.report(time.Now()); r.ready() || !r.live {
 			t.Errorf("health after half a minute %+v", r)
 		}
+		w.paper.mu.Lock()
 		tries := w.paper.puts
+		w.paper.mu.Unlock()
 		if most := int(patience/2/lastWait) + 8; tries < 6 || tries > most {
 			t.Errorf("%d tries, want 6 to %d", tries, most)
 		}
@@ -490,4 +519,43 @@ func TestNodePorts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStale: connected UDP sockets are aborted, once, when their backend goes,
+// and no others.
+func TestStale(t *testing.T) {
+	dns := service("dns", "10.96.0.10")
+	dns.Spec.Type = corev1.ServiceTypeNodePort
+	dns.Spec.Ports = []corev1.ServicePort{{Port: 53, NodePort: 30053, Protocol: corev1.ProtocolUDP}}
+	slice := func(addrs ...string) *discoveryv1.EndpointSlice {
+		s := endpoints("dns", addrs...)
+		s.Ports[0].Protocol = new(corev1.ProtocolUDP)
+		return s
+	}
+	socket := func(cookie uint64, dialled, backend string) datapath.Socket {
+		return datapath.Socket{Netns: 1, Cookie: cookie, Dialled: netip.MustParseAddrPort(dialled), Backend: netip.MustParseAddrPort(backend)}
+	}
+	stays := []datapath.Socket{
+		socket(1, "10.96.0.10:53", "10.1.0.1:8080"), socket(2, "192.0.2.1:30053", "10.1.0.1:8080"),
+	}
+	goes := []datapath.Socket{
+		socket(3, "10.96.0.10:53", "10.1.0.2:8080"), socket(4, "192.0.2.1:30053", "10.1.0.2:8080"), socket(5, "10.96.0.11:53", "10.1.0.1:8080"),
+	}
+	inBubble(t, func(w *world) { w.paper.connected = slices.Concat(goes, stays) }, func(w *world) {
+		if len(w.paper.aborted) > 0 {
+			t.Errorf("aborted %v though nothing went", w.paper.aborted)
+		}
+		w.paper.mu.Lock()
+		w.paper.failAbort = errors.New("not now")
+		w.paper.mu.Unlock()
+		w.must(w.client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), slice("10.1.0.1"), metav1.UpdateOptions{}))
+		w.paper.mu.Lock()
+		w.paper.failAbort = nil
+		w.paper.mu.Unlock()
+		time.Sleep(lastWait) // fake
+		w.settle()
+		if !slices.Equal(w.paper.aborted, goes) || !slices.Equal(w.paper.connected, stays) {
+			t.Errorf("aborted %v, left %v", w.paper.aborted, w.paper.connected)
+		}
+	}, node("n1", "192.0.2.1", "10.244.1.0/24"), dns, slice("10.1.0.1", "10.1.0.2"))
 }

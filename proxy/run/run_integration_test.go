@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -139,6 +140,19 @@ func (w *world) start() (stop func()) {
 	return stop
 }
 
+// ready waits until the proxy is. To load its programs takes a busy machine
+// some seconds.
+func (w *world) ready() {
+	w.t.Helper()
+	var err error
+	for range 4 {
+		if err = proxytest.Eventually(func() error { return w.get(10256, "/healthz") }); err == nil {
+			return
+		}
+	}
+	w.t.Fatalf("the proxy does not become ready: %v", err)
+}
+
 // service makes a service at 10.96.0.1:80 by TCP and UDP, whose endpoints are
 // these servers.
 func (w *world) service(servers string) {
@@ -203,6 +217,7 @@ func (w *world) answers(network, addr, server string) error {
 func TestService(t *testing.T) {
 	w := newWorld(t)
 	w.start()
+	w.ready()
 	w.service("a")
 	for _, network := range []string{"tcp4", "udp4"} {
 		for _, addr := range []string{"10.96.0.1:80", "192.0.2.1:30080", "127.0.0.1:30080"} {
@@ -232,11 +247,78 @@ func TestService(t *testing.T) {
 	}
 }
 
+// TestStale: who is connected by UDP to a backend that goes knows at once, in
+// the node's namespace and in another, and who is connected to another stays so.
+func TestStale(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.ready()
+	w.service("a")
+	w.eventually("udp4", "10.96.0.1:80", "a")
+	pod := proxytest.NewNetns(t)
+	w.node.Connect("veth0", pod, "eth0")
+	w.node.Link("veth0", "10.2.0.1/24")
+	pod.Link("eth0", "10.2.0.2/24")
+	pod.Route("10.0.0.0/8", "10.2.0.1")
+	// A namespace is found by its processes.
+	sleep := exec.Command("sleep", "1000")
+	pod.Do(func() {
+		if err := sleep.Start(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+	})
+	connect := func(from *proxytest.Netns, network, addr string) (c net.Conn) {
+		from.Do(func() {
+			var err error
+			if c, err = net.Dial(network, addr); err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Cleanup(func() { _ = c.Close() })
+		if a, err := proxytest.Talk(c); err != nil || a.Name != "a" {
+			t.Fatalf("%v, %v", a, err)
+		}
+		return c
+	}
+	old := []net.Conn{
+		connect(w.node, "udp4", "10.96.0.1:80"), connect(w.node, "udp", "[::ffff:10.96.0.1]:80"), connect(pod, "udp4", "10.96.0.1:80"),
+	}
+	direct := connect(pod, "udp4", "10.1.0.1:8080")
+	w.endpoints("ab")
+	w.eventually("udp4", "10.96.0.1:80", "b")
+	for i, c := range old {
+		if a, err := proxytest.Talk(c); err != nil || a.Name != "a" {
+			t.Errorf("socket %d, whose backend stays: %v, %v", i, a, err)
+		}
+	}
+	w.endpoints("b")
+	for i, c := range old {
+		err := proxytest.Eventually(func() error {
+			_, err := proxytest.Talk(c)
+			if errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EDESTADDRREQ) { // to a reader, and to a writer
+				return nil
+			}
+			return fmt.Errorf("want an abort, not %w", gocmp.Or(err, errors.New("an answer")))
+		})
+		if err != nil {
+			t.Errorf("socket %d: %v", i, err)
+		}
+	}
+	if a, err := proxytest.Talk(direct); err != nil || a.Name != "a" {
+		t.Errorf("a socket that has nothing to do with it: %v, %v", a, err)
+	}
+}
+
 // TestOutside: node ports and host ports are open to neighbours at every
 // address of the node, also one that it gets later, and to the node itself.
 func TestOutside(t *testing.T) {
 	w := newWorld(t)
 	w.start()
+	w.ready()
 	w.service("a")
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
 	pod.Spec.NodeName = "n1"
@@ -303,22 +385,28 @@ func (w *world) dial(from *proxytest.Netns, addr string) (c net.Conn) {
 	return c
 }
 
-// table is what the kernel's maps hold.
-func (w *world) table() (out lb.Table) {
+// table returns what the kernel's maps hold.
+func (w *world) table() func() lb.Table {
 	w.t.Helper()
+	var d *datapath.Datapath
 	w.node.Do(func() {
-		d, err := datapath.Open(w.cfg.Datapath)
-		if err != nil {
+		var err error
+		if d, err = datapath.Open(w.cfg.Datapath); err != nil {
 			w.t.Fatal(err)
 		}
-		if out, err = d.Dump(); err != nil {
-			w.t.Error(err)
-		}
+	})
+	w.t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			w.t.Error(err)
 		}
 	})
-	return out
+	return func() lb.Table {
+		t, err := d.Dump()
+		if err != nil {
+			w.t.Error(err)
+		}
+		return t
+	}
 }
 
 // TestRestart: what is established stays while the proxy is away and when it
@@ -327,10 +415,12 @@ func (w *world) table() (out lb.Table) {
 func TestRestart(t *testing.T) {
 	w := newWorld(t)
 	stop := w.start()
+	w.ready()
 	w.service("a")
 	w.eventually("tcp4", "10.96.0.1:80", "a")
 	conns := []net.Conn{w.dial(w.node, "10.96.0.1:80"), w.dial(w.lan, "192.0.2.1:30080")}
-	before := w.table()
+	table := w.table()
+	before := table()
 	works := func(when string) {
 		t.Helper()
 		for i, c := range conns {
@@ -344,7 +434,7 @@ func TestRestart(t *testing.T) {
 		if a, err := w.ask(w.lan, "udp4", "192.0.2.1:30080"); err != nil || a.Name != "a" {
 			t.Errorf("%s, from outside: %v, %v", when, a, err)
 		}
-		if diff := cmp.Diff(before, w.table(), cmpopts.EquateComparable(lb.Frontend{}, lb.Backend{})); diff != "" {
+		if diff := cmp.Diff(before, table(), cmpopts.EquateComparable(lb.Frontend{}, lb.Backend{})); diff != "" {
 			t.Errorf("%s, -before +after:\n%s", when, diff)
 		}
 	}
@@ -369,9 +459,7 @@ func TestRestart(t *testing.T) {
 
 	w.client = real
 	w.start()
-	if err := proxytest.Eventually(func() error { return w.get(10256, "/healthz") }); err != nil {
-		t.Fatal(err)
-	}
+	w.ready()
 	works("when the proxy is back")
 	w.endpoints("b")
 	w.eventually("tcp4", "10.96.0.1:80", "b")
@@ -416,6 +504,7 @@ func (w *world) read(port int, path string) (a answer, err error) {
 func TestServed(t *testing.T) {
 	w := newWorld(t)
 	w.start()
+	w.ready()
 	w.service("ab")
 	svc, err := w.client.CoreV1().Services("default").Get(t.Context(), "s", metav1.GetOptions{})
 	if err != nil {
@@ -471,6 +560,7 @@ func TestRemove(t *testing.T) {
 	before := state()
 	remove()
 	stop := w.start()
+	w.ready()
 	w.service("a")
 	w.eventually("tcp4", "10.96.0.1:80", "a")
 	stop()
@@ -500,11 +590,7 @@ func TestAllowed(t *testing.T) {
 	w.client = kubernetes.NewForConfigOrDie(server.Client(user))
 	stop := w.start()
 	defer stop() // before the server's end
-	began := time.Now()
-	if err := proxytest.Eventually(func() error { return w.get(10256, "/healthz") }); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("ready after %v", time.Since(began))
+	w.ready()
 	if _, err := w.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=n1"}); err != nil {
 		t.Error(err)
 	}

@@ -123,8 +123,9 @@ func handle[T any](s *source, informer cache.SharedIndexInformer, f func(was, is
 
 func (s *source) close() {
 	for _, r := range s.known {
-		// It fails where the informer knows nothing of it, which is as well.
-		_ = r.informer.RemoveEventHandler(r)
+		if err := r.informer.RemoveEventHandler(r.ResourceEventHandlerRegistration); err != nil {
+			slog.Warn("stop following the API server", "err", err)
+		}
 	}
 }
 
