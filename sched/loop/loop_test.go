@@ -531,6 +531,10 @@ func TestLongNote(t *testing.T) {
 func TestElection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset(testNode("n1", "2"))
+		var cut atomic.Bool
+		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return cut.Load(), nil, errors.New("cut off")
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan string, 2)
 		start := func(name string) {
@@ -549,11 +553,7 @@ func TestElection(t *testing.T) {
 			t.Fatalf("lease %+v, %v", lease, err)
 		}
 		holder := *lease.Spec.HolderIdentity
-		var cut atomic.Bool
 		cut.Store(true)
-		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return cut.Load(), nil, errors.New("cut off")
-		})
 		if got := <-ended; got != "first: "+ErrLost.Error() {
 			t.Errorf("ended: %q", got)
 		}
