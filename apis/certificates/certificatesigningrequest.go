@@ -5,7 +5,6 @@ import (
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -22,7 +21,7 @@ var certificateSigningRequests = apis.Define(apis.Resource[*certificatesv1.Certi
 	Validate: func(r, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
 		return validateRequest(r, old, permits{})
 	},
-	Name: path.ValidatePathSegmentName,
+	Name: meta.PathSegment,
 	Subs: []apis.Sub[*certificatesv1.CertificateSigningRequest]{
 		{
 			Name:    "approval",

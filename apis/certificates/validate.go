@@ -76,7 +76,7 @@ func validateRequest(r, old *certificatesv1.CertificateSigningRequest, may permi
 func badRequest(text []byte) error {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" {
-		return errors.New("PEM block type must be CERTIFICATE REQUEST") //nolint:staticcheck // clients know these words
+		return errors.New("PEM block type must be CERTIFICATE REQUEST")
 	}
 	request, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {

@@ -23,7 +23,7 @@ func (a At) SameBare(now, was any) {
 }
 
 func bare(v reflect.Value) []byte {
-	_, own := v.Interface().(json.Marshaler)
+	_, own := reflect.TypeAssert[json.Marshaler](v)
 	own = own || strings.HasPrefix(v.Type().PkgPath(), "k8s.io/apimachinery/")
 	if own || v.Kind() != reflect.Struct && v.Kind() != reflect.Pointer && v.Kind() != reflect.Slice {
 		out, _ := json.Marshal(v.Interface())
@@ -48,16 +48,16 @@ func bare(v reflect.Value) []byte {
 	default:
 		out.WriteByte('{')
 		for i := range v.NumField() {
-			if i > 0 {
+			text := bare(v.Field(i))
+			if f := v.Type().Field(i); f.Anonymous { // its fields are this one's
+				text = text[1 : len(text)-1]
+			} else {
+				text = append([]byte(`"`+f.Name+`":`), text...)
+			}
+			if out.Len() > 1 && len(text) > 0 {
 				out.WriteByte(',')
 			}
-			if f := v.Type().Field(i); f.Anonymous { // its fields are this one's
-				fields := bare(v.Field(i))
-				out.Write(fields[1 : len(fields)-1])
-			} else {
-				out.WriteString(`"` + f.Name + `":`)
-				out.Write(bare(v.Field(i)))
-			}
+			out.Write(text)
 		}
 		out.WriteByte('}')
 	}

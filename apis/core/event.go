@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -23,7 +22,7 @@ var events = apis.Define(apis.Resource[*corev1.Event]{
 	Short:  []string{"ev"},
 
 	Validate: validateEvent,
-	Name:     pathSegment,
+	Name:     meta.PathSegment,
 	Fields: map[string]func(*corev1.Event) string{
 		"involvedObject.kind":            func(e *corev1.Event) string { return e.InvolvedObject.Kind },
 		"involvedObject.namespace":       func(e *corev1.Event) string { return e.InvolvedObject.Namespace },
@@ -76,14 +75,6 @@ var events = apis.Define(apis.Resource[*corev1.Event]{
 	Views:    []apis.View{eventsV1},
 	Lifetime: apis.Lifetime[*corev1.Event]{TTL: time.Hour, UpsertsOnUpdate: true},
 })
-
-// pathSegment is all that is asked of an event's name.
-func pathSegment(name string, prefix bool) []string {
-	if prefix {
-		return path.IsValidPathSegmentPrefix(name)
-	}
-	return path.IsValidPathSegmentName(name)
-}
 
 func firstSet(times ...metav1.Time) metav1.Time {
 	for _, t := range times {

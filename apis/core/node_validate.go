@@ -33,12 +33,12 @@ func defaultNode(n *corev1.Node) {
 // one. What configured kubelets once is dropped.
 func prepareNode(n, old *corev1.Node) {
 	if old == nil {
-		n.Spec.ConfigSource, n.Status.Config = nil, nil
+		n.Spec.ConfigSource, n.Status.Config = nil, nil //nolint:staticcheck // clients may still send it
 		return
 	}
 	n.Status = old.Status
-	if old.Spec.ConfigSource == nil {
-		n.Spec.ConfigSource = nil
+	if old.Spec.ConfigSource == nil { //nolint:staticcheck // as above
+		n.Spec.ConfigSource = nil //nolint:staticcheck // as above
 	}
 }
 
@@ -169,7 +169,7 @@ func nodeChanges(at check.At, n, old *corev1.Node) {
 
 func warnNode(n, _ *corev1.Node) []string {
 	var w check.Warnings
-	if n.Spec.ConfigSource != nil {
+	if n.Spec.ConfigSource != nil { //nolint:staticcheck // clients may still send it
 		w.Add("spec.configSource: the feature is removed")
 	}
 	if n.Spec.DoNotUseExternalID != "" {

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -107,8 +108,7 @@ func (s *podSummary) addInit(p *corev1.Pod) (waits bool) {
 // addMain adds the main containers, the first of them last.
 func (s *podSummary) addMain(p *corev1.Pod) {
 	running, failure := false, ""
-	for i := len(p.Status.ContainerStatuses) - 1; i >= 0; i-- {
-		c := p.Status.ContainerStatuses[i]
+	for _, c := range slices.Backward(p.Status.ContainerStatuses) {
 		s.countRestarts(c)
 		switch ended := c.State.Terminated; {
 		case c.State.Waiting != nil && c.State.Waiting.Reason != "":

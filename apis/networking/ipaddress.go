@@ -5,7 +5,6 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -63,7 +62,7 @@ func validateIPAddress(a, old *networkingv1.IPAddress) field.ErrorList {
 		meta.Segment(at.Dot("resource"), p.Resource)
 		meta.Segment(at.Dot("name"), p.Name)
 		if p.Namespace != "" {
-			at.Dot("namespace").Wrong(p.Namespace, path.IsValidPathSegmentName(p.Namespace))
+			at.Dot("namespace").Wrong(p.Namespace, meta.PathSegment(p.Namespace, false))
 		}
 	}
 	if old != nil {

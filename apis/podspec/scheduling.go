@@ -141,8 +141,8 @@ func matchKeys(at check.At, match, mismatch []string, s *metav1.LabelSelector) {
 }
 
 func lastIndex(all []string, s string) int {
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i] == s {
+	for i, one := range slices.Backward(all) {
+		if one == s {
 			return i
 		}
 	}

@@ -280,7 +280,7 @@ func agree(at check.At, what, annotation, typ string, local *string) {
 			differs("type", "type")
 		}
 	case "RuntimeDefault":
-		if annotation != "runtime/default" && !(what == "seccomp" && annotation == "docker/default") {
+		if annotation != "runtime/default" && (what != "seccomp" || annotation != "docker/default") {
 			differs("type", "type")
 		}
 	case "Localhost":

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -20,7 +19,7 @@ var podDisruptionBudgets = apis.Define(apis.Resource[*policyv1.PodDisruptionBudg
 
 	Prepare:  meta.KeepStatus[*policyv1.PodDisruptionBudget],
 	Validate: validatePodDisruptionBudget,
-	Name:     path.ValidatePathSegmentName,
+	Name:     meta.PathSegment,
 	Spec:     func(b *policyv1.PodDisruptionBudget) any { return &b.Spec },
 	Subs:     []apis.Sub[*policyv1.PodDisruptionBudget]{meta.Status(validatePodDisruptionBudgetStatus)},
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 
 	"github.com/knarr-dev/knarr/apis/check"
 	"github.com/knarr-dev/knarr/apis/meta"
@@ -13,7 +12,7 @@ import (
 
 // segment is all that is asked of a name here, and of a prefix too: that it
 // can stand in a path. Roles of components have colons in theirs.
-func segment(name string, _ bool) []string { return path.IsValidPathSegmentName(name) }
+func segment(name string, _ bool) []string { return meta.PathSegment(name, false) }
 
 // rules checks what a role allows. URLs that are no resources are in no
 // namespace, and so no matter of a role in one.
