@@ -26,7 +26,10 @@ func bare(v reflect.Value) []byte {
 	_, own := reflect.TypeAssert[json.Marshaler](v)
 	own = own || strings.HasPrefix(v.Type().PkgPath(), "k8s.io/apimachinery/")
 	if own || v.Kind() != reflect.Struct && v.Kind() != reflect.Pointer && v.Kind() != reflect.Slice {
-		out, _ := json.Marshal(v.Interface())
+		out, err := json.Marshal(v.Interface())
+		if err != nil {
+			return []byte("null") // as a time in the year 10000, which has no JSON
+		}
 		return out
 	}
 	if v.Kind() != reflect.Struct && v.IsNil() {
@@ -50,7 +53,8 @@ func bare(v reflect.Value) []byte {
 		for i := range v.NumField() {
 			text := bare(v.Field(i))
 			if f := v.Type().Field(i); f.Anonymous { // its fields are this one's
-				text = text[1 : len(text)-1]
+				text = bytes.TrimPrefix(bytes.TrimSuffix(text, []byte("}")), []byte("{"))
+				text = bytes.TrimPrefix(text, []byte("null"))
 			} else {
 				text = append([]byte(`"`+f.Name+`":`), text...)
 			}
