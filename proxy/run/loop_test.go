@@ -42,6 +42,7 @@ type paper struct {
 	others     []network.Node
 	ifaces     []iface
 	connected  []datapath.Socket
+	asked      int // how often for them
 	aborted    []datapath.Socket
 	failAbort  error
 	news       chan struct{}
@@ -123,6 +124,7 @@ func (p *paper) changed() <-chan struct{} { return p.news }
 func (p *paper) Connected() ([]datapath.Socket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.asked++
 	return slices.Clone(p.connected), nil
 }
 
@@ -556,6 +558,11 @@ func TestStale(t *testing.T) {
 		w.settle()
 		if !slices.Equal(w.paper.aborted, goes) || !slices.Equal(w.paper.connected, stays) {
 			t.Errorf("aborted %v, left %v", w.paper.aborted, w.paper.connected)
+		}
+		before := w.paper.asked
+		w.must(w.client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), slice("10.1.0.1", "10.1.0.3"), metav1.UpdateOptions{}))
+		if w.paper.asked != before {
+			t.Error("asked for sockets though no backend went")
 		}
 	}, node("n1", "192.0.2.1", "10.244.1.0/24"), dns, slice("10.1.0.1", "10.1.0.2"))
 }
