@@ -3,7 +3,6 @@ package resource
 import (
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
@@ -145,7 +144,7 @@ func taint(at check.At, t *resourcev1.DeviceTaint) {
 func mappings(at check.At, d *resourcev1.Device) {
 	for name, m := range check.Sorted(d.NodeAllocatableResourceMappings) {
 		at := at.Key(string(name))
-		if !meta.Native(corev1.ResourceName(name)) {
+		if !meta.Native(name) {
 			at.Invalid(name, "must be a node allocatable resource name")
 		}
 		if m.AllocationMultiplier == nil && m.CapacityKey == nil {

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
 	"github.com/knarr-dev/knarr/registry/rest"
@@ -73,6 +74,15 @@ func (c *connector) review(ctx context.Context, req *registry.Request, opts runt
 		return err
 	}
 	return c.Admit.Validate(ctx, r)
+}
+
+// Lookup is the service's, but shows at least what any client has been told
+// was written: who sees a pod running asks for its log at once.
+func (c *connector) Lookup(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error) {
+	if err := c.Cache.Fresh(ctx); err != nil {
+		return nil, err
+	}
+	return c.Service.Lookup(ctx, gr, namespace, name)
 }
 
 // pod is the pod with the given name.

@@ -1,6 +1,7 @@
 package connect_test
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -10,12 +11,17 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/knarr-dev/knarr/registry"
+	"github.com/knarr-dev/knarr/registry/assembly"
+	"github.com/knarr-dev/knarr/registry/registrytest"
 )
 
 // page has links of all kinds, and lies where the server finds it at /page.
@@ -89,6 +95,61 @@ func address(t *testing.T) string {
 	}
 	t.Skip("this machine has no address but loopback's, and the server refuses to be a proxy to that")
 	return ""
+}
+
+// late is a store whose news come when held is let go.
+type late struct {
+	registry.Store
+
+	held  sync.RWMutex
+	asked chan struct{} // gets one when a server asks how new the store is
+}
+
+func (l *late) Watch(ctx context.Context, w registry.Watch, tell func(registry.Batch) error) error {
+	return l.Store.Watch(ctx, w, func(b registry.Batch) error {
+		l.held.RLock()
+		defer l.held.RUnlock()
+		return tell(b)
+	})
+}
+
+func (l *late) Revision(ctx context.Context) (int64, error) {
+	select {
+	case l.asked <- struct{}{}:
+	default:
+	}
+	return l.Store.Revision(ctx)
+}
+
+// What a client was told that it has written counts, though the server has
+// not heard of it from the store.
+func TestFresh(t *testing.T) {
+	store := &late{asked: make(chan struct{}, 1)}
+	c := start(t, registrytest.With(func(cfg *assembly.Config) { store.Store, cfg.Store = cfg.Store, store }))
+	ip, port := backend(t, false)
+	pod := c.served("p", "", port)
+	c.get("/api/v1/namespaces/default/pods/p") // the server knows it
+	store.held.Lock()
+	letGo := sync.OnceFunc(store.held.Unlock)
+	defer letGo()
+	pod.Status.PodIP, pod.Status.PodIPs = ip, []corev1.PodIP{{IP: ip}}
+	if _, err := c.CoreV1().Pods("default").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for len(store.asked) > 0 {
+		<-store.asked
+	}
+	answered := make(chan string, 1)
+	go func() { answered <- c.get("/api/v1/namespaces/default/pods/p/proxy/x") }()
+	select {
+	case <-store.asked:
+		letGo()
+	case got := <-answered:
+		t.Fatalf("answered without asking: %s", got)
+	}
+	if got := <-answered; got != "GET /x " {
+		t.Errorf("got %s", got)
+	}
 }
 
 // An answer is all that comes back.

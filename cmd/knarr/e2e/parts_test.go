@@ -197,7 +197,7 @@ func stop(cmd *exec.Cmd) error {
 	select {
 	case err := <-ended:
 		// etcd ends by the signal that it was sent.
-		if state, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && !(ok && state.Signaled() && state.Signal() == syscall.SIGTERM) {
+		if state, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && (!ok || !state.Signaled() || state.Signal() != syscall.SIGTERM) {
 			return fmt.Errorf("end %s: %w", cmd.Args[1], err)
 		}
 		return nil
