@@ -94,6 +94,9 @@ func Decide(in Input) Verdict {
 			v.Delete = append(v.Delete, c.GroupVersionResource)
 		}
 	}
+	if first < 0 && len(v.Delete) > 0 && !in.Verified {
+		return Verdict{Verify: true} // of a pod we may hear later than of the rest
+	}
 	status, news := in.say(left)
 	if wait := between - in.Now.Sub(in.Said); news || wait <= 0 {
 		v.Status = status

@@ -67,12 +67,19 @@ NamespaceContentRemaining True SomeResourcesRemain Some resources are remaining:
 NamespaceFinalizersRemaining True SomeFinalizersRemain Some content in the namespace has finalizers remaining: x/y in 3 resource instances`,
 		},
 		{
+			"no pod, as far as was watched: the server is asked before anything else goes",
+			namespace.Input{Contents: []namespace.Content{{GroupVersionResource: maps, Count: 1, Alive: 1}}},
+			"verify",
+		},
+		{
 			"failures are told, and tried again",
 			namespace.Input{
+				Verified: true,
 				Contents: []namespace.Content{{GroupVersionResource: maps, Count: 1, Alive: 1}},
 				Failed:   map[schema.GroupVersionResource]error{maps: errors.New("denied"), widgets: errors.New("gone since")},
 			},
 			`delete configmaps
+after 1s
 NamespaceDeletionDiscoveryFailure False ResourcesDiscovered All resources successfully discovered
 NamespaceDeletionGroupVersionParsingFailure False ParsedGroupVersions All legacy kube types successfully parsed
 NamespaceDeletionContentFailure True ContentDeletionFailed Failed to delete all resource types, 1 remaining: denied

@@ -28,9 +28,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/knarr-dev/knarr/proxy/datapath"
 	"github.com/knarr-dev/knarr/proxy/lb"
@@ -577,7 +579,7 @@ func TestRemove(t *testing.T) {
 }
 
 // TestAllowed: the roles of an API server let the proxy's user see all that
-// it needs.
+// it needs, of pods those of its node.
 func TestAllowed(t *testing.T) {
 	w := newWorld(t)
 	server := registrytest.Run(t)
@@ -588,10 +590,25 @@ func TestAllowed(t *testing.T) {
 	user := registrytest.Admin
 	user.Name, user.Groups = "system:kube-proxy", []string{"system:authenticated"}
 	w.client = kubernetes.NewForConfigOrDie(server.Client(user))
+	w.cfg.Pods = coreinformers.NewFilteredPodInformer(w.client, "", 0, cache.Indexers{}, func(l *metav1.ListOptions) { l.FieldSelector = "spec.nodeName=n1" })
 	stop := w.start()
 	defer stop() // before the server's end
 	w.ready()
-	if _, err := w.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=n1"}); err != nil {
-		t.Error(err)
+	pods := admin.CoreV1().Pods("default")
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+	pod.Spec.NodeName, pod.Spec.AutomountServiceAccountToken = "n1", new(false)
+	pod.Spec.Containers = []corev1.Container{{Name: "c", Image: "i", Ports: []corev1.ContainerPort{{HostPort: 8000, ContainerPort: 8080}}}}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}} // which a controller would make
+	if _, err := admin.CoreV1().ServiceAccounts("default").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
+	pod, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod.Status.PodIP, pod.Status.PodIPs = "10.1.0.2", []corev1.PodIP{{IP: "10.1.0.2"}}
+	if _, err := pods.UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("tcp4", "127.0.0.1:8000", "b")
 }
