@@ -57,7 +57,8 @@ type Config struct {
 
 	// Enforce is told once what all pods together may use.
 	Enforce func(allocatable corev1.ResourceList) error
-	// Observe sees the Node whenever it has changed. It must not change it.
+	// Observe sees the Node whenever it has changed, one state after another.
+	// It must not change it.
 	Observe func(*corev1.Node)
 	// PodCIDRs is told the ranges of pod addresses, again if it fails and when
 	// they change.
@@ -106,6 +107,7 @@ type keeper struct {
 	woken chan struct{}
 	cidrs []string // that PodCIDRs has taken
 
+	seeing  sync.Mutex // held while one state is taken and told
 	mu      sync.Mutex
 	current *corev1.Node // never changed, only replaced
 }
@@ -118,6 +120,8 @@ func (k *keeper) node() *corev1.Node {
 
 // see takes n for the Node, unless a newer one was seen.
 func (k *keeper) see(n *corev1.Node) {
+	k.seeing.Lock()
+	defer k.seeing.Unlock()
 	k.mu.Lock()
 	old := k.current
 	if old != nil && old.UID == n.UID {
