@@ -64,6 +64,10 @@ e2e: tools build ## a cluster of this build tried as a user would, in one proces
 	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 
 images: ## what the conformance suite pulls, made here; says what each weighs
+	@missing=""; \
+	for pair in cc:gcc make:make bzip2:bzip2; do command -v $${pair%:*} >/dev/null || missing="$$missing $${pair#*:}"; done; \
+	[ -e /usr/include/stdio.h ] || missing="$$missing libc6-dev"; \
+	[ -z "$$missing" ] || { echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; }
 	cd conformance/images && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/images .
 	bin/conformance/images build
 

@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 func build(ctx context.Context, flags *flag.FlagSet, dir *string, args []string, out io.Writer) error {
 	source := flags.String("source", "conformance", "the folder that holds the modules e2e and images")
-	mirror := flags.String("mirror", "http://deb.debian.org/debian", "where Debian packages are from")
+	mirror := flags.String("mirror", debian.Mirror("/etc/apt"), "where Debian packages are from")
 	release := flags.String("release", "trixie", "the release of Debian they are of")
 	refresh := flags.Bool("refresh", false, "fetch the lists of packages anew")
 	only := flags.String("only", "", "make only images whose name matches this `expression`")

@@ -7,6 +7,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -34,14 +35,14 @@ type Runner struct {
 // ends, what ran by then is reported, and the rest as not run. ended says why
 // not everything ran, and is empty where it did.
 func (r *Runner) Run(ctx context.Context, specs []spec.Spec) (outcomes []report.Outcome, ended string) {
-	found := map[string]report.Outcome{}
+	found, began := map[string]report.Outcome{}, time.Now()
 	parallel, serial := spec.Split(specs)
 	ended = r.until(ctx, "parallel", parallel, r.Procs, found)
 	if ended == "" {
 		ended = r.until(ctx, "serial", serial, 1, found)
 	}
 	if ended == "" && r.Again {
-		ended = r.again(ctx, specs, found)
+		ended = r.again(ctx, specs, found, time.Since(began))
 	}
 	for _, s := range specs {
 		o, ran := found[s.Name]
@@ -111,17 +112,30 @@ func interrupt(got report.Round, found map[string]report.Outcome) {
 }
 
 // again gives what failed a second go with nothing beside it: what passes
-// then is flaky.
-func (r *Runner) again(ctx context.Context, specs []spec.Spec, found map[string]report.Outcome) (ended string) {
-	var failed []spec.Spec
+// then is flaky. What failed fast goes first, for all of it takes at most half
+// as long as the first go did.
+func (r *Runner) again(ctx context.Context, specs []spec.Spec, found map[string]report.Outcome, first time.Duration) (ended string) {
+	var fast, slow []spec.Spec
 	for _, s := range specs {
-		if found[s.Name].State == report.Failed {
-			failed = append(failed, s)
+		switch o := found[s.Name]; {
+		case o.State != report.Failed || o.Hung:
+		case o.Seconds < time.Minute.Seconds():
+			fast = append(fast, s)
+		default:
+			slow = append(slow, s)
 		}
 	}
+	bound := max(first/2, time.Minute)
+	ctx, cancel := context.WithTimeoutCause(ctx, bound, errLong)
+	defer cancel()
 	second := map[string]report.Outcome{}
-	ended = r.until(ctx, "again", failed, 1, second)
+	if ended = r.until(ctx, "again", fast, 1, second); ended == "" {
+		ended = r.until(ctx, "again-long", slow, 1, second)
+	}
 	for name, o := range second {
+		if o.State == report.NotRun {
+			continue
+		}
 		first := found[name]
 		first.Attempts++
 		if o.State == report.Passed {
@@ -129,11 +143,17 @@ func (r *Runner) again(ctx context.Context, specs []spec.Spec, found map[string]
 		}
 		found[name] = first
 	}
+	if ended == errLong.Error() {
+		r.Say("the second go of what failed was ended after %s", bound.Round(time.Second))
+		return ""
+	}
 	if ended != "" {
 		return "the second go of what failed: " + ended
 	}
 	return ""
 }
+
+var errLong = errors.New("it takes too long")
 
 // stuck is the outcome of a spec that was stopped for running too long.
 func stuck(o report.Outcome, running time.Duration) report.Outcome {

@@ -25,7 +25,7 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 // from it. It is safe for concurrent use: apt is asked one question at a time.
 type Source struct {
 	Dir     string // for lists and packages
-	Mirror  string // http://deb.debian.org/debian
+	Mirror  string // the address of its root; see Mirror
 	Release string // trixie
 	Refresh bool   // fetch the lists though there are some
 
