@@ -144,24 +144,36 @@ func (k *Kind) picked(s *Selection) (found []*Object, ok bool) {
 		}
 		return nil, false // a name in any namespace
 	}
-	candidates, ok := k.candidates(s)
+	sets, ok := k.candidates(s)
 	if !ok {
 		return nil, false
 	}
-	for o := range candidates {
-		if k.matches(s, o) {
-			found = append(found, o)
+	for _, candidates := range sets {
+		for o := range candidates {
+			if k.matches(s, o) {
+				found = append(found, o)
+			}
 		}
 	}
 	slices.SortFunc(found, func(a, b *Object) int { return strings.Compare(a.Key, b.Key) })
 	return found, true
 }
 
-// candidates is the smallest indexed set that holds all of a selection.
-func (k *Kind) candidates(s *Selection) (smallest set, ok bool) {
-	try := func(c set) {
-		if !ok || len(c) < len(smallest) {
-			smallest, ok = c, true
+// worthwhile is how many times fewer objects an index must leave than there
+// are for it to be used: they come in no order, and all at once.
+const worthwhile = 8
+
+// candidates are the smallest indexed sets that hold all of a selection; ok is
+// false where a walk finds it as fast. The caller holds mu.
+func (k *Kind) candidates(s *Selection) (sets []set, ok bool) {
+	least := k.tree.Len()/worthwhile + 1
+	try := func(found ...set) {
+		n := 0
+		for _, f := range found {
+			n += len(f)
+		}
+		if n < least {
+			least, sets, ok = n, found, true
 		}
 	}
 	if k.main >= 0 {
@@ -169,22 +181,38 @@ func (k *Kind) candidates(s *Selection) (smallest set, ok bool) {
 			try(k.fielded[unique.Make(v)])
 		}
 	}
-	if s.Labels == nil {
-		return smallest, ok
-	}
-	reqs, selectable := s.Labels.Requirements()
-	if !selectable {
-		return nil, true
-	}
-	for _, r := range reqs {
-		switch r.Operator() {
-		case selection.Equals, selection.DoubleEquals, selection.In:
-			if v, one := r.Values().PopAny(); one && r.Values().Len() == 0 {
-				try(k.labelled[wire.NewLabel(r.Key(), v)])
+	if s.Labels != nil {
+		reqs, selectable := s.Labels.Requirements()
+		if !selectable {
+			return nil, true
+		}
+		for _, r := range reqs {
+			switch r.Operator() {
+			case selection.Equals, selection.DoubleEquals, selection.In:
+				// No object is in two of these: it has one value of a label.
+				var found []set
+				for _, v := range r.ValuesUnsorted() {
+					found = append(found, k.labelled[wire.NewLabel(r.Key(), v)])
+				}
+				try(found...)
 			}
 		}
 	}
-	return smallest, ok
+	return sets, ok && !(s.Namespace != "" && k.fewer(s.Namespace, least))
+}
+
+// fewer reports whether a namespace has fewer than n objects. The caller
+// holds mu.
+func (k *Kind) fewer(namespace string, n int) bool {
+	prefix := namespace + "/"
+	k.tree.AscendGreaterOrEqual(&Object{Key: prefix}, func(o *Object) bool {
+		if !strings.HasPrefix(o.Key, prefix) {
+			return false
+		}
+		n--
+		return n > 0
+	})
+	return n > 0
 }
 
 // page cuts the page that q asks for out of all objects that it selects.
