@@ -70,6 +70,8 @@ type Network struct {
 	links *netlink.Handle
 	rules *nftables.Conn
 	made  firewall // the rules as they stand, empty where that is not known
+
+	routes map[netip.Prefix]bool // where routes were made to
 }
 
 // Open changes nothing yet.
@@ -84,7 +86,7 @@ func Open(cfg Config) (*Network, error) {
 		links.Close()
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	return &Network{cfg: cfg, links: links, rules: rules}, nil
+	return &Network{cfg: cfg, links: links, rules: rules, routes: map[netip.Prefix]bool{}}, nil
 }
 
 // Close lets go of the network, which stays as it is.

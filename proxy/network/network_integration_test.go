@@ -217,6 +217,7 @@ func TestRemove(t *testing.T) {
 		})
 		return b.String()
 	}
+	n.Run("ip", "route", "add", "10.99.0.0/24", "via", "192.0.2.2", "proto", "107") // another cluster's
 	before := state()
 	for range 2 {
 		n.must(n.set(network.Node{Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2")}, Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}}))

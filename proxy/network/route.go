@@ -40,7 +40,8 @@ func Routes(node Node, others []Node) (out []Route) {
 	return slices.CompactFunc(out, func(a, b Route) bool { return a.To == b.To })
 }
 
-// setRoutes makes want all the routes that are ours.
+// setRoutes makes want all the routes that are ours: to what this cluster has
+// for pods, for another cluster on this machine may have its own.
 func (n *Network) setRoutes(want []Route) error {
 	mine := &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN}
 	have, err := n.links.RouteListFiltered(netlink.FAMILY_ALL, mine, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
@@ -52,13 +53,20 @@ func (n *Network) setRoutes(want []Route) error {
 	for _, r := range have {
 		to, _ := prefixOf(r.Dst)
 		via, _ := netip.AddrFromSlice(r.Gw)
+		ours := n.routes[to] || slices.ContainsFunc(n.cfg.Ranges, func(p netip.Prefix) bool { return p.Overlaps(to) })
 		if is := (Route{to, via.Unmap()}); slices.Contains(want, is) {
 			right[is] = true
-		} else if err := n.links.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if !ours {
+			continue
+		}
+		if err := n.links.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("delete route to %v: %w", to, err))
 		}
 	}
 	for _, w := range want {
+		n.routes[w.To] = true
 		if right[w] {
 			continue
 		}
