@@ -58,18 +58,19 @@ integration: tools ## tests that need root, a kernel, containerd or etcd
 	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -vet=off -count=1 -p 1 \
 		$$(grep -rl --include='*_test.go' --exclude-dir=conformance '^//go:build integration' . | xargs -n1 dirname | sort -u)
 
-e2e: tools build ## a cluster of this build tried as a user would, in one process and in five
+e2e: tools build ## a cluster of this build tried as a user would, in one process and in five, and a conformance spec of each area
 	$(GO) build -ldflags '-s -w' -o bin/etcd go.etcd.io/etcd/server/v3
 	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
+	$(MAKE) conformance SPECS=conformance/each-area.txt IMAGES='agnhost:2.63|busybox|nginx:1.27|pause'
 
-images: ## what the conformance suite pulls, made here; says what each weighs
+images: ## what the conformance suite pulls, made here; says what each weighs; IMAGES= for only some
 	@missing=""; \
 	for pair in cc:gcc make:make bzip2:bzip2; do command -v $${pair%:*} >/dev/null || missing="$$missing $${pair#*:}"; done; \
 	[ -e /usr/include/stdio.h ] || missing="$$missing libc6-dev"; \
 	[ -z "$$missing" ] || { echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; }
 	cd conformance/images && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/images .
-	bin/conformance/images build
+	bin/conformance/images build -only '$(IMAGES)'
 
 conformance: tools build images ## the official suite on two nodes; SPECS=, AREA=, FOCUS=, PROCS=, or KUBECONFIG= of another cluster
 	cd conformance/e2e && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/e2e .
