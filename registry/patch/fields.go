@@ -24,7 +24,9 @@ type Owners struct {
 
 // NewOwners returns the owners of fields of the kinds in scheme.
 func NewOwners(scheme *runtime.Scheme) *Owners {
-	o := &Owners{converter: sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(scheme) })}
+	o := &Owners{converter: sync.OnceValue(func() managedfields.TypeConverter {
+		return &trusting{TypeConverter: applyconfigurations.NewTypeConverter(scheme)}
+	})}
 	go o.converter()
 	return o
 }
@@ -44,26 +46,32 @@ type Forms interface {
 // Fields keeps account of who owns the fields of one kind's objects, as
 // written through one of its endpoints.
 type Fields struct {
-	gvk  schema.GroupVersionKind
-	make func() (*managedfields.FieldManager, error)
+	gvk    schema.GroupVersionKind
+	sub    string
+	resets fieldpath.Filter // nil where all may be owned
+	owners *Owners
+	make   func() (*managedfields.FieldManager, error)
 }
 
 // For returns the account of kind gvk at the endpoint of a subresource, ""
 // for the main one. Fields at or below the paths of resets are never owned
 // by who writes there.
 func (o *Owners) For(gvk schema.GroupVersionKind, forms Forms, sub string, resets []string) *Fields {
-	return &Fields{gvk: gvk, make: sync.OnceValues(func() (*managedfields.FieldManager, error) {
-		conv := convertor{forms}
-		filters := map[fieldpath.APIVersion]fieldpath.Filter{}
-		if len(resets) > 0 {
-			set := fieldpath.NewSet()
-			for _, r := range resets {
-				set.Insert(path(r))
-			}
-			filters[fieldpath.APIVersion(gvk.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(set)
+	f := &Fields{gvk: gvk, sub: sub, owners: o}
+	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
+	if len(resets) > 0 {
+		set := fieldpath.NewSet()
+		for _, r := range resets {
+			set.Insert(path(r))
 		}
+		f.resets = fieldpath.NewExcludeSetFilter(set)
+		filters[fieldpath.APIVersion(gvk.GroupVersion().String())] = f.resets
+	}
+	f.make = sync.OnceValues(func() (*managedfields.FieldManager, error) {
+		conv := convertor{forms}
 		return managedfields.NewDefaultFieldManager(o.converter(), conv, conv, conv, gvk, gvk.GroupVersion(), sub, filters)
-	})}
+	})
+	return f
 }
 
 // path is the field path of a JSON path: metadata.labels.
@@ -85,24 +93,6 @@ func (f *Fields) Update(old, obj apis.Object, manager string) (apis.Object, erro
 	old.GetObjectKind().SetGroupVersionKind(f.gvk)
 	obj.GetObjectKind().SetGroupVersionKind(f.gvk)
 	return m.UpdateNoErrors(old, obj, manager).(apis.Object), nil
-}
-
-// apply merges change into live in the name of manager.
-func (f *Fields) apply(live apis.Object, change *unstructured.Unstructured, manager string, force bool) (apis.Object, error) {
-	m, err := f.make()
-	if err != nil {
-		return nil, err
-	}
-	live.GetObjectKind().SetGroupVersionKind(f.gvk)
-	obj, err := m.Apply(live, change, manager, force)
-	if err != nil {
-		return nil, err
-	}
-	typed, ok := obj.(apis.Object)
-	if !ok {
-		return nil, fmt.Errorf("apply made a %T", obj)
-	}
-	return typed, nil
 }
 
 // convertor makes what the field manager wants to know of a kind from Forms.

@@ -1,0 +1,73 @@
+package patch
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
+
+	"github.com/knarr-dev/knarr/apis"
+)
+
+// A trusting converter takes objects of Go types as they are, where the one
+// that it is made of holds each of them against the schema, which no object
+// of a Go type can fail in anything but the keys of its lists. Those are
+// looked at again by whatever is done with it. What comes from clients as
+// maps is held against the schema.
+type trusting struct {
+	managedfields.TypeConverter
+
+	models sync.Map // *typed.TypedValue, an empty object, by schema.GroupVersionKind
+}
+
+// ObjectToTyped is part of managedfields.TypeConverter.
+func (c *trusting) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
+	o, ok := obj.(apis.Object)
+	if _, isMap := obj.(*unstructured.Unstructured); isMap || !ok {
+		return c.TypeConverter.ObjectToTyped(obj, opts...)
+	}
+	m, err := c.model(obj.GetObjectKind().GroupVersionKind())
+	if err != nil {
+		return nil, err
+	}
+	v, err := value.NewValueReflect(o)
+	if err != nil {
+		return nil, err
+	}
+	return typed.AsTypedUnvalidated(whole{v, o}, m.Schema(), m.TypeRef()), nil //nolint:staticcheck // checking is still a third of the cost
+}
+
+// model is something that has the schema of a kind.
+func (c *trusting) model(gvk schema.GroupVersionKind) (*typed.TypedValue, error) {
+	if m, ok := c.models.Load(gvk); ok {
+		return m.(*typed.TypedValue), nil
+	}
+	empty := &unstructured.Unstructured{}
+	empty.SetGroupVersionKind(gvk)
+	m, err := c.TypeConverter.ObjectToTyped(empty)
+	if err != nil {
+		return nil, err
+	}
+	c.models.Store(gvk, m)
+	return m, nil
+}
+
+// TypedToObject is part of managedfields.TypeConverter. What was made of an
+// object is that object.
+func (c *trusting) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
+	if w, ok := v.AsValue().(whole); ok {
+		return w.obj, nil
+	}
+	return c.TypeConverter.TypedToObject(v)
+}
+
+// whole is an object as a value that remembers what it is made of.
+type whole struct {
+	value.Value
+
+	obj apis.Object
+}
