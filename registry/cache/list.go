@@ -198,7 +198,7 @@ func (k *Kind) candidates(s *Selection) (sets []set, ok bool) {
 			}
 		}
 	}
-	return sets, ok && !(s.Namespace != "" && k.fewer(s.Namespace, least))
+	return sets, ok && (s.Namespace == "" || !k.fewer(s.Namespace, least))
 }
 
 // fewer reports whether a namespace has fewer than n objects. The caller
