@@ -142,8 +142,8 @@ func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur curren
 			return Written{}, f.modified(c.Name)
 		case errors.As(err, &conflict):
 			cur, err = f.current(ctx, c, conflict)
-		case cur.fresh || ctx.Err() != nil:
-			return Written{}, f.unserved(err)
+		case cur.fresh || ctx.Err() != nil || errors.Is(err, registry.ErrUnavailable):
+			return Written{}, f.unserved(err) // in the last case it may have been done
 		default:
 			// It may be for the cache's being behind that it did not work.
 			cur, err = f.current(ctx, c, &registry.Conflict{})
