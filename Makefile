@@ -62,6 +62,7 @@ e2e: tools build ## a cluster of this build tried as a user would, in one proces
 	$(GO) build -ldflags '-s -w' -o bin/etcd go.etcd.io/etcd/server/v3
 	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
+	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 30m ./cmd/knarr/kills
 	$(MAKE) conformance SPECS=conformance/each-area.txt IMAGES='agnhost:2.63|busybox|nginx:1.27|pause'
 
 images: ## what the conformance suite pulls, made here; says what each weighs; IMAGES= for only some
