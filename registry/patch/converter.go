@@ -1,6 +1,9 @@
 package patch
 
 import (
+	"reflect"
+	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -22,6 +25,23 @@ type trusting struct {
 	managedfields.TypeConverter
 
 	models sync.Map // *typed.TypedValue, an empty object, by schema.GroupVersionKind
+	shapes shapes
+}
+
+func newTrusting(c managedfields.TypeConverter) *trusting {
+	return &trusting{TypeConverter: c, shapes: shapes{made: map[shapeKey]*shape{}}}
+}
+
+// shape is that of whole objects like empty, nil where there is none.
+func (c *trusting) shape(gvk schema.GroupVersionKind, empty apis.Object, resets []string) *shape {
+	m, err := c.model(gvk)
+	if err != nil || slices.ContainsFunc(resets, func(path string) bool { return strings.Contains(path, ".") }) {
+		return nil
+	}
+	if s := c.shapes.root(m, reflect.TypeOf(empty), resets); s.form == object {
+		return s
+	}
+	return nil
 }
 
 // ObjectToTyped is part of managedfields.TypeConverter.

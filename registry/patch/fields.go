@@ -25,7 +25,7 @@ type Owners struct {
 // NewOwners returns the owners of fields of the kinds in scheme.
 func NewOwners(scheme *runtime.Scheme) *Owners {
 	o := &Owners{converter: sync.OnceValue(func() managedfields.TypeConverter {
-		return &trusting{TypeConverter: applyconfigurations.NewTypeConverter(scheme)}
+		return newTrusting(applyconfigurations.NewTypeConverter(scheme))
 	})}
 	go o.converter()
 	return o
@@ -51,6 +51,7 @@ type Fields struct {
 	resets fieldpath.Filter // nil where all may be owned
 	owners *Owners
 	make   func() (*managedfields.FieldManager, error)
+	blank  func() (blank, error)
 }
 
 // For returns the account of kind gvk at the endpoint of a subresource, ""
@@ -71,6 +72,13 @@ func (o *Owners) For(gvk schema.GroupVersionKind, forms Forms, sub string, reset
 		conv := convertor{forms}
 		return managedfields.NewDefaultFieldManager(o.converter(), conv, conv, conv, gvk, gvk.GroupVersion(), sub, filters)
 	})
+	f.blank = sync.OnceValues(func() (b blank, err error) {
+		if b.obj, err = forms.New(gvk.GroupVersion()); err == nil {
+			b.obj.GetObjectKind().SetGroupVersionKind(gvk)
+			b.shape = o.converter().(*trusting).shape(gvk, b.obj, resets)
+		}
+		return b, err
+	})
 	return f
 }
 
@@ -81,6 +89,19 @@ func path(json string) fieldpath.Path {
 		p = append(p, fieldpath.PathElement{FieldName: &name})
 	}
 	return p
+}
+
+// Create notes that manager made obj, which is new, and returns obj with the
+// account in its metadata.
+func (f *Fields) Create(obj apis.Object, manager string) (apis.Object, error) {
+	b, err := f.blank()
+	if err != nil {
+		return nil, err
+	}
+	if f.create(b, obj, manager) {
+		return obj, nil
+	}
+	return f.Update(b.obj.DeepCopyObject().(apis.Object), obj, manager)
 }
 
 // Update notes that manager made obj of old and returns obj with the account

@@ -87,7 +87,7 @@ func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, er
 	reset(obj)
 	f.Default(obj)
 	dedupOwners(ctx, obj)
-	obj, err := f.owned(f.Wire.New(), obj, c)
+	obj, err := f.owned(nil, obj, c)
 	if err != nil {
 		return Written{}, err
 	}
@@ -128,11 +128,15 @@ func generated(prefix, tail string) string {
 	return prefix + tail
 }
 
-// owned notes in obj whose its fields are. Both objects are as stored.
+// owned notes in obj whose its fields are. Both objects are as stored; old is
+// nil on create.
 func (f *Form) owned(old, obj apis.Object, c *Call) (apis.Object, error) {
 	o := f.owners[c.Sub]
-	if o == nil || c.Applied {
+	switch {
+	case o == nil || c.Applied:
 		return obj, nil
+	case old == nil:
+		return o.Create(obj, c.Manager)
 	}
 	return o.Update(old, obj, c.Manager)
 }
