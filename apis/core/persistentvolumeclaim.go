@@ -58,6 +58,9 @@ var persistentVolumeClaims = apis.Define(apis.Resource[*corev1.PersistentVolumeC
 // of which came later and may name more.
 func prepareClaim(c, old *corev1.PersistentVolumeClaim) {
 	meta.KeepStatus(c, old)
+	if old == nil {
+		c.Status.Phase = corev1.ClaimPending
+	}
 	had, hadRef := false, false
 	if old != nil {
 		hadRef = old.Spec.DataSourceRef != nil
