@@ -6,6 +6,8 @@ import (
 
 	"github.com/knarr-dev/knarr/ctrl"
 	"github.com/knarr-dev/knarr/ctrl/clusterrole"
+	"github.com/knarr-dev/knarr/ctrl/cronjob"
+	"github.com/knarr-dev/knarr/ctrl/daemonset"
 	"github.com/knarr-dev/knarr/ctrl/deployment"
 	"github.com/knarr-dev/knarr/ctrl/endpoints"
 	"github.com/knarr-dev/knarr/ctrl/endpointslice"
@@ -13,10 +15,12 @@ import (
 	"github.com/knarr-dev/knarr/ctrl/nodeipam"
 	"github.com/knarr-dev/knarr/ctrl/nodelifecycle"
 	"github.com/knarr-dev/knarr/ctrl/podgc"
+	"github.com/knarr-dev/knarr/ctrl/protection"
 	"github.com/knarr-dev/knarr/ctrl/replicaset"
 	"github.com/knarr-dev/knarr/ctrl/rootca"
 	"github.com/knarr-dev/knarr/ctrl/serviceaccount"
 	"github.com/knarr-dev/knarr/ctrl/servicecidr"
+	"github.com/knarr-dev/knarr/ctrl/statefulset"
 	"github.com/knarr-dev/knarr/ctrl/tainteviction"
 )
 
@@ -51,6 +55,12 @@ func List(o Options) []ctrl.Erased {
 		tainteviction.Controller,
 		job.Controller,
 		job.Orphans,
+		cronjob.Controller,
+		statefulset.Controller,
+		daemonset.Controller,
+		protection.Claims,
+		protection.Volumes,
+		protection.Classes,
 		podgc.New(finishedPods),
 	}
 	if o.RootCA != nil {

@@ -13,8 +13,9 @@ import (
 
 // makers are the kinds that more than one controller creates, and who.
 var makers = map[string][]string{
-	"Pod":           {"job-controller", "replicaset-controller", "replicationcontroller-controller"},
-	"EndpointSlice": {"endpointslice-controller", "endpointslice-mirroring-controller"},
+	"Pod":                {"daemonset-controller", "job-controller", "replicaset-controller", "replicationcontroller-controller", "statefulset-controller"},
+	"EndpointSlice":      {"endpointslice-controller", "endpointslice-mirroring-controller"},
+	"ControllerRevision": {"daemonset-controller", "statefulset-controller"},
 }
 
 func list() []ctrl.Erased {
