@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 
@@ -25,17 +26,27 @@ func Marshal(media string, obj runtime.Object, pretty bool) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
+// marshalProto encodes an object in its envelope, into memory that it takes
+// once.
 func marshalProto(obj runtime.Object) ([]byte, error) {
-	m, ok := obj.(interface{ Marshal() ([]byte, error) })
+	m, ok := obj.(message)
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", obj)
 	}
-	raw, err := m.Marshal()
-	if err != nil {
-		return nil, fmt.Errorf("encode %T: %w", obj, err)
+	return seal(envelope(obj.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()), m)
+}
+
+// seal is a message in the envelope that open opens.
+func seal(open []byte, m message) ([]byte, error) {
+	size := m.Size()
+	head := len(open) + 1 + uvarintLen(size)
+	data := make([]byte, head+size+len(envelopeEnd))
+	n := copy(data, open)
+	data[n] = fieldRaw
+	binary.PutUvarint(data[n+1:], uint64(size))
+	if _, err := m.MarshalToSizedBuffer(data[head : head+size]); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", m, err)
 	}
-	apiVersion, kind := obj.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
-	envelope := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: apiVersion, Kind: kind}, Raw: raw}
-	data, err := envelope.Marshal()
-	return append([]byte(magic), data...), err
+	copy(data[head+size:], envelopeEnd)
+	return data, nil
 }

@@ -7,7 +7,6 @@
 package wire
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -59,17 +58,7 @@ func (k *Kind) Encode(obj apis.Object) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode %s: %T is no protobuf message", k.Kind, obj)
 	}
-	size := m.Size()
-	head := len(k.open) + 1 + uvarintLen(size)
-	value := make([]byte, head+size+len(envelopeEnd))
-	n := copy(value, k.open)
-	value[n] = fieldRaw
-	binary.PutUvarint(value[n+1:], uint64(size))
-	if _, err := m.MarshalToSizedBuffer(value[head : head+size]); err != nil {
-		return nil, fmt.Errorf("encode %s: %w", k.Kind, err)
-	}
-	copy(value[head+size:], envelopeEnd)
-	return value, nil
+	return seal(k.open, m)
 }
 
 // Object returns the object that stands in the store as value since rev.

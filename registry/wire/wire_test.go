@@ -79,6 +79,29 @@ func decode(t *testing.T, data []byte) runtime.Object {
 
 // TestProto holds that a stock client reads our protobuf, with the
 // resourceVersion, alone, in a list and in a watch event.
+// TestMarshal holds that what is not stored goes out as the stock server's.
+func TestMarshal(t *testing.T) {
+	pod := random(t, 3)
+	pod.TypeMeta = metav1.TypeMeta{Kind: "Pod", APIVersion: "v1"}
+	status := &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Message: "no", Code: 404}
+	for _, obj := range []runtime.Object{pod, status, &corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}, Items: []corev1.Pod{*pod}}} {
+		ours, err := wire.Marshal(wire.Protobuf, obj, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var theirs bytes.Buffer
+		if err := upstream.Encode(obj, &theirs); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(ours, theirs.Bytes()) {
+			t.Errorf("%T:\n%x\n%x", obj, ours, theirs.Bytes())
+		}
+	}
+	if _, err := wire.Marshal(wire.Protobuf, &metav1.Table{}, false); err == nil {
+		t.Error("a table has no protobuf form")
+	}
+}
+
 func TestProto(t *testing.T) {
 	var items []byte
 	var want corev1.PodList
