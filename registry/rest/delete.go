@@ -65,14 +65,11 @@ func (f *Form) dismiss(ctx context.Context, c *Call, opts *metav1.DeleteOptions,
 	if err != nil || same {
 		return Written{Object: old}, err
 	}
-	rev, err := f.store(ctx, c, alone, obj, cur.Rev)
+	stored, err := f.store(ctx, c, alone, obj, cur.Rev)
 	if err != nil {
 		return Written{}, err
 	}
-	if rev > 0 {
-		obj.SetResourceVersion(strconv.FormatInt(rev, 10))
-	}
-	return Written{Object: obj}, nil
+	return written(obj, stored, false), nil
 }
 
 // preconditions checks that old is what the client wants gone.

@@ -304,14 +304,11 @@ func (f *Form) put(ctx context.Context, c *Call, commit Commit, obj, old apis.Ob
 		obj.SetResourceVersion(strconv.FormatInt(cur.Rev, 10))
 		return Written{Object: obj}, nil
 	}
-	rev, err := f.store(ctx, c, commit, obj, cur.Rev)
+	stored, err := f.store(ctx, c, commit, obj, cur.Rev)
 	if err != nil {
 		return Written{}, err
 	}
-	if rev > 0 {
-		obj.SetResourceVersion(strconv.FormatInt(rev, 10))
-	}
-	return Written{Object: obj}, nil
+	return written(obj, stored, false), nil
 }
 
 // released reports whether an object that was asked to go may go now.

@@ -18,6 +18,7 @@ import (
 	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
+	"github.com/knarr-dev/knarr/registry/wire"
 )
 
 // A Call is what all writes have in common.
@@ -34,7 +35,8 @@ type Call struct {
 
 // Written is what a write has come to.
 type Written struct {
-	Object  apis.Object // as stored, in its stored form, with its resourceVersion
+	Object  apis.Object  // as stored, in its stored form, with its resourceVersion
+	Stored  *wire.Object // the same as bytes, nil where nothing was stored
 	Created bool
 	Gone    bool // the write has removed it
 }
@@ -170,14 +172,11 @@ func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, e
 		if f.Reserve != nil {
 			made = obj.DeepCopyObject().(apis.Object) // what is found for it may not do
 		}
-		rev, err := f.try(ctx, &call, made)
+		stored, err := f.try(ctx, &call, made)
 		var conflict *registry.Conflict
 		switch {
 		case err == nil:
-			if rev > 0 {
-				made.SetResourceVersion(strconv.FormatInt(rev, 10))
-			}
-			return Written{Object: made, Created: true}, nil
+			return written(made, stored, true), nil
 		case !errors.As(err, &conflict):
 			return Written{}, f.unserved(err)
 		case conflict.Key == f.path(obj.GetNamespace(), obj.GetName()):
@@ -187,19 +186,28 @@ func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, e
 	}
 }
 
+// written is what the writing of obj has come to, which stands as stored; nil
+// on a dry run.
+func written(obj apis.Object, stored *wire.Object, created bool) Written {
+	if stored != nil {
+		obj.SetResourceVersion(strconv.FormatInt(stored.Rev, 10))
+	}
+	return Written{Object: obj, Stored: stored, Created: created}
+}
+
 // try finds what a new object needs, validates it and stores it.
-func (f *Form) try(ctx context.Context, c *Call, obj apis.Object) (int64, error) {
+func (f *Form) try(ctx context.Context, c *Call, obj apis.Object) (*wire.Object, error) {
 	commit, err := f.reserve(ctx, c, obj, nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	errs := validation.ValidateObjectMetaAccessor(obj, f.Scope == apis.Namespaced, f.Name, field.NewPath("metadata"))
 	if errs = append(errs, f.Validate(obj, nil)...); len(errs) > 0 {
-		return 0, apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), obj.GetName(), errs)
+		return nil, apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), obj.GetName(), errs)
 	}
 	registry.Warn(ctx, f.Warn(obj, nil)...)
 	if err := f.service.Admit.Validate(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
-		return 0, err
+		return nil, err
 	}
 	return f.store(ctx, c, commit, obj, 0)
 }
@@ -231,18 +239,22 @@ func alone(_ context.Context, write func(...registry.Op) (int64, error)) (int64,
 	return write()
 }
 
-// store stores obj in place of revision rev and returns its new revision; 0
-// on a dry run.
-func (k *Kind) store(ctx context.Context, c *Call, commit Commit, obj apis.Object, rev int64) (int64, error) {
+// store stores obj in place of revision rev and returns it as it is stored;
+// nil on a dry run.
+func (k *Kind) store(ctx context.Context, c *Call, commit Commit, obj apis.Object, rev int64) (*wire.Object, error) {
 	value, err := k.encode(obj)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	op := registry.Op{Key: k.path(obj.GetNamespace(), obj.GetName()), Old: rev, Value: value, TTL: k.Lifetime.TTL}
 	if c.DryRun {
-		return 0, k.wouldConflict(ctx, op)
+		return nil, k.wouldConflict(ctx, op)
 	}
-	return commit(ctx, k.with(ctx, op))
+	now, err := commit(ctx, k.with(ctx, op))
+	if err != nil {
+		return nil, err
+	}
+	return k.Main().Wire.Object(value, now)
 }
 
 // with writes op together with others.

@@ -81,11 +81,21 @@ func (a *answer) send(code int, obj runtime.Object) {
 	a.body(code, a.f.media, body)
 }
 
-// written sends the object that a write has made.
+// written sends an object that is in its stored form.
 func (a *answer) written(f *rest.Form, code int, obj apis.Object) {
 	shown := f.Show(obj)
 	shown.GetObjectKind().SetGroupVersionKind(f.Wire.GroupVersionKind)
 	a.object(f, code, obj, shown)
+}
+
+// made sends the object that a write has made, by the bytes that are stored
+// if it can.
+func (a *answer) made(f *rest.Form, code int, w rest.Written) {
+	if w.Stored == nil || a.f.shape != whole || a.f.media != wire.Protobuf || f.IsView() {
+		a.written(f, code, w.Object)
+		return
+	}
+	a.body(code, wire.Protobuf, w.Stored.AppendProto(make([]byte, 0, w.Stored.ProtoLen())))
 }
 
 // stored sends an object of the cache, by its bytes if it can.

@@ -63,7 +63,8 @@ func (a *answer) doGet(f *rest.Form, req *registry.Request) error {
 }
 
 func (a *answer) doList(f *rest.Form, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	var err error
+	if a.f, err = negotiate(a.r, offer{media: everyMedia, shapes: objectShapes, streams: true}); err != nil {
 		return err
 	}
 	opts, sel, err := a.listOptions(f, req)
@@ -100,9 +101,9 @@ func (a *answer) doWatch(f *rest.Form, req *registry.Request) (err error) {
 
 // negotiateWatch is negotiate for streams, which there are none of in YAML.
 func negotiateWatch(r *http.Request) (format, error) {
-	f, err := negotiate(r, offer{media: []string{wire.JSON, wire.Protobuf}, shapes: objectShapes})
+	f, err := negotiate(r, offer{media: []string{wire.JSON, wire.Protobuf}, shapes: objectShapes, streams: true})
 	if err != nil {
-		return format{}, notAcceptable([]string{wire.JSON + ";stream=watch", wire.Protobuf + ";stream=watch"})
+		return format{}, err
 	}
 	if f.shape == metaList {
 		f.shape = metaOnly
@@ -179,7 +180,7 @@ func (a *answer) doCreate(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
-	a.written(f, http.StatusCreated, w.Object)
+	a.made(f, http.StatusCreated, w)
 	return nil
 }
 
@@ -205,13 +206,16 @@ func (a *answer) doUpdate(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
+	if obj.GetName() == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", req.Name))
+	}
 	c := a.call(req, opts.DryRun, opts.FieldManager)
 	c.Options = opts
 	w, err := f.Update(a.r.Context(), c, obj)
 	if err != nil {
 		return err
 	}
-	a.written(f, madeOr(w), w.Object)
+	a.made(f, madeOr(w), w)
 	return nil
 }
 
@@ -250,7 +254,7 @@ func (a *answer) doPatch(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
-	a.written(f, madeOr(w), w.Object)
+	a.made(f, madeOr(w), w)
 	return nil
 }
 
@@ -258,7 +262,8 @@ func (a *answer) doPatch(f *rest.Form, req *registry.Request) error {
 func (a *answer) patch(req *registry.Request) (*patch.Patch, *rest.Call, error) {
 	media, err := contentType(a.r, append([]string{""}, patchTypes...))
 	if err != nil || media == "" {
-		return nil, nil, unsupported(patchTypes)
+		// Upstream says it in the words of the router, not its own.
+		return nil, nil, plain(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "415: Unsupported Media Type")
 	}
 	opts := &metav1.PatchOptions{}
 	query := a.r.URL.Query()
@@ -303,7 +308,7 @@ func (a *answer) doDelete(f *rest.Form, req *registry.Request) error {
 		a.send(code, deleted(f, req.Name, w.Object.GetUID()))
 		return nil
 	}
-	a.written(f, code, w.Object)
+	a.made(f, code, w)
 	return nil
 }
 
