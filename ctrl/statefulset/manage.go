@@ -85,9 +85,10 @@ func (r *run) sick(m *member) bool {
 }
 
 // dismiss deletes a pod that is one too many, unless one below it has to be
-// well first.
+// well first. One that has ended need not wait, other than upstream's: it
+// would for ever.
 func (r *run) dismiss(m, sick *member) {
-	if !m.leaving && (!ordered(r.set) || r.well(m) || m == sick) {
+	if !m.leaving && (!ordered(r.set) || r.well(m) || m == sick || m.finished()) {
 		r.delete(m)
 	}
 }
