@@ -1,6 +1,7 @@
 package daemonset
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -83,8 +84,16 @@ func (r *run) manage() {
 }
 
 // keep leaves one pod on a node, or two while one takes over from the other.
+// Of several it is the oldest that is ready; upstream's is the oldest of all.
 func (r *run) keep(node string, pods []*corev1.Pod) {
 	pods = r.running(node, pods)
+	unready := func(p *corev1.Pod) int {
+		if ctrl.Ready(p) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(unready(a), unready(b)) })
 	switch {
 	case r.second == 0 && len(pods) > 1:
 		r.remove = append(r.remove, pods[1:]...)
@@ -120,8 +129,8 @@ func (r *run) running(node string, pods []*corev1.Pod) (left []*corev1.Pod) {
 	return left
 }
 
-// pair keeps of pods on one node the oldest of the new template, and the
-// oldest of another while that is ready and the first is not available.
+// pair keeps of pods on one node the first of the new template, and the first
+// of another while that is ready and the new one is not available.
 func (r *run) pair(pods []*corev1.Pod) {
 	var fresh, old *corev1.Pod
 	for _, p := range pods {
