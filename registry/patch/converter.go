@@ -54,11 +54,26 @@ func (c *trusting) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOpt
 	if err != nil {
 		return nil, err
 	}
+	o = unaccounted(o)
 	v, err := value.NewValueReflect(o)
 	if err != nil {
 		return nil, err
 	}
 	return typed.AsTypedUnvalidated(whole{v, o}, m.Schema(), m.TypeRef()), nil //nolint:staticcheck // checking is still a third of the cost
+}
+
+// unaccounted is obj without its account, which nobody owns and which is dear
+// to compare. It shares all else.
+func unaccounted(obj apis.Object) apis.Object {
+	if len(obj.GetManagedFields()) == 0 {
+		return obj
+	}
+	from := reflect.ValueOf(obj).Elem()
+	to := reflect.New(from.Type())
+	to.Elem().Set(from)
+	o := to.Interface().(apis.Object)
+	o.SetManagedFields(nil)
+	return o
 }
 
 // model is something that has the schema of a kind.

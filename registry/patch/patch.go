@@ -4,6 +4,7 @@
 package patch
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -158,6 +159,14 @@ func (p *Patch) strategic(k *wire.Kind, old apis.Object) (apis.Object, []string,
 
 func (p *Patch) apply(old apis.Object, owners *Fields) (apis.Object, []string, error) {
 	change := map[string]any{}
+	if bytes.HasPrefix(p.Body, []byte("{")) {
+		// Most clients send JSON, which is read faster as such.
+		if faults, err := kjson.UnmarshalStrict(p.Body, &change); err == nil && len(faults) == 0 {
+			obj, err := owners.apply(old, &unstructured.Unstructured{Object: change}, p.Manager, p.Force)
+			return obj, nil, err
+		}
+		change = map[string]any{}
+	}
 	if err := yaml.Unmarshal(p.Body, &change); err != nil {
 		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}
