@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -198,12 +199,32 @@ type chunks struct {
 	err error
 }
 
+// spare are the buffers of chunks that are done with.
+var spare = sync.Pool{New: func() any { return new(make([]byte, 0, chunk+chunk/4)) }}
+
+// gather gathers what is about size bytes in all.
+func gather(out io.Writer, size int) *chunks {
+	if size <= chunk/16 {
+		return &chunks{out: out, b: make([]byte, 0, size)}
+	}
+	return &chunks{out: out, b: (*spare.Get().(*[]byte))[:0]}
+}
+
 func (c *chunks) flush(least int) {
 	if len(c.b) < least || c.err != nil {
 		return
 	}
 	_, c.err = c.out.Write(c.b)
 	c.b = c.b[:0]
+}
+
+// end sends what is left. After an error the buffer is left alone: who was to
+// write it may still read it.
+func (c *chunks) end() {
+	c.flush(0)
+	if c.err == nil && cap(c.b) >= chunk && cap(c.b) <= 2*chunk {
+		spare.Put(&c.b)
+	}
 }
 
 // protoList sends the objects' messages one behind the other.
@@ -221,13 +242,14 @@ func (a *answer) protoList(f *rest.Form, objs []*cache.Object, meta wire.ListMet
 	size += len(open) + len(wire.ListEnd())
 	out, done := a.stream(http.StatusOK, wire.Protobuf, size)
 	defer done()
-	c := chunks{out: out, b: append(make([]byte, 0, min(size, chunk+chunk/4)), open...)}
+	c := gather(out, size)
+	c.b = append(c.b, open...)
 	for _, o := range items {
 		c.b = o.AppendItem(c.b)
 		c.flush(chunk)
 	}
 	c.b = append(c.b, wire.ListEnd()...)
-	c.flush(0)
+	c.end()
 	return nil
 }
 
@@ -244,23 +266,22 @@ func (a *answer) jsonList(f *rest.Form, objs []*cache.Object, meta wire.ListMeta
 		texts[i] = text
 		size += len(text)
 	}
-	c := chunks{b: append(make([]byte, 0, min(size, chunk+chunk/4)), open...)}
 	if a.f.media == wire.YAML || a.f.pretty {
 		var whole bytes.Buffer
-		c.out = &whole
-		joinJSON(&c, texts)
+		joinJSON(&whole, size, open, texts)
 		return a.rewritten(whole.Bytes())
 	}
 	out, done := a.stream(http.StatusOK, wire.JSON, size)
 	defer done()
-	c.out = out
-	joinJSON(&c, texts)
+	joinJSON(out, size, open, texts)
 	return nil
 }
 
 const listClose = "]}\n"
 
-func joinJSON(c *chunks, texts [][]byte) {
+func joinJSON(out io.Writer, size int, open []byte, texts [][]byte) {
+	c := gather(out, size)
+	c.b = append(c.b, open...)
 	for i, text := range texts {
 		if i > 0 {
 			c.b = append(c.b, ',')
@@ -269,7 +290,7 @@ func joinJSON(c *chunks, texts [][]byte) {
 		c.flush(chunk)
 	}
 	c.b = append(c.b, listClose...)
-	c.flush(0)
+	c.end()
 }
 
 // rewritten sends compact JSON as YAML, or indented.
