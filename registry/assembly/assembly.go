@@ -282,7 +282,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	parts.Go(s.after(ctx, s.boot.Run))
-	parts.Go(s.after(ctx, func(ctx context.Context) error { return compact(ctx, s.Rest.Store, s.compactEvery) }))
+	parts.Go(s.after(ctx, func(ctx context.Context) error { return compact(ctx, s.Rest.Store, s.compactEvery, s.Rest.Cache.Compacted) }))
 	if s.alloc != nil {
 		parts.Go(s.after(ctx, s.alloc.Run))
 		parts.Go(s.after(ctx, s.peers.Run))

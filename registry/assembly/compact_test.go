@@ -3,6 +3,7 @@ package assembly
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,8 @@ func TestCompact(t *testing.T) {
 		}
 		first := put()
 		ended := make(chan error, 1)
-		go func() { ended <- compact(ctx, store, time.Minute) }()
+		var told atomic.Int64
+		go func() { ended <- compact(ctx, store, time.Minute, told.Store) }()
 		synctest.Wait()
 		second := put()
 		put()
@@ -49,6 +51,9 @@ func TestCompact(t *testing.T) {
 		synctest.Wait()
 		if known(second) {
 			t.Error("not forgotten after two intervals")
+		}
+		if told.Load() < second {
+			t.Errorf("told of %d, forgotten is %d", told.Load(), second)
 		}
 		stop()
 		if err := <-ended; err != nil {
