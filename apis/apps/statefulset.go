@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -101,11 +102,21 @@ func validateStatefulSet(s, old *appsv1.StatefulSet) field.ErrorList {
 	now.Replicas, now.Template, now.UpdateStrategy, now.MinReadySeconds = was.Replicas, was.Template, was.UpdateStrategy, was.MinReadySeconds
 	now.Ordinals, now.RevisionHistoryLimit = was.Ordinals, was.RevisionHistoryLimit
 	now.PersistentVolumeClaimRetentionPolicy = was.PersistentVolumeClaimRetentionPolicy
+	now.VolumeClaimTemplates, was.VolumeClaimTemplates = untyped(now.VolumeClaimTemplates), untyped(was.VolumeClaimTemplates)
 	if !equality.Semantic.DeepEqual(now, was) {
 		at.Forbidden("updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', " +
 			"'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden")
 	}
 	return at.Errors()
+}
+
+// untyped is claims without their kind, which is not stored with them.
+func untyped(claims []corev1.PersistentVolumeClaim) []corev1.PersistentVolumeClaim {
+	claims = slices.Clone(claims)
+	for i := range claims {
+		claims[i].TypeMeta = metav1.TypeMeta{}
+	}
+	return claims
 }
 
 // statefulSpec checks a spec; was is the template it had before, nil for a new

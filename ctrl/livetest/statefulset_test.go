@@ -223,30 +223,25 @@ func TestStatefulClaims(t *testing.T) {
 		}
 		return nil
 	})
+	now, err := client.AppsV1().StatefulSets(ns).Get(ctx, "db", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.Spec.Template.Spec.Containers[0].Image = "i:2"
+	if _, err := client.AppsV1().StatefulSets(ns).Update(ctx, now, metav1.UpdateOptions{}); err != nil {
+		t.Error("another image:", err)
+	}
 	if err := client.AppsV1().StatefulSets(ns).Delete(ctx, "db", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "no claims", func() error { return unprotect(ctx, client, ns) })
-}
-
-// unprotect lets go of the claims that are being deleted, as the protection
-// controller would, and reports those that are left.
-func unprotect(ctx context.Context, client kubernetes.Interface, ns string) error {
-	claims, err := client.CoreV1().PersistentVolumeClaims(ns).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	for _, c := range claims.Items {
-		if c.DeletionTimestamp == nil || len(c.Finalizers) == 0 {
-			continue
-		}
-		c.Finalizers = nil
-		if _, err := client.CoreV1().PersistentVolumeClaims(ns).Update(ctx, &c, metav1.UpdateOptions{}); err != nil {
+	eventually(t, 20*time.Second, "no claims", func() error {
+		claims, err := client.CoreV1().PersistentVolumeClaims(ns).List(ctx, metav1.ListOptions{})
+		if err != nil {
 			return err
 		}
-	}
-	if n := len(claims.Items); n > 0 {
-		return fmt.Errorf("%d claims", n)
-	}
-	return nil
+		if n := len(claims.Items); n > 0 {
+			return fmt.Errorf("%d claims", n)
+		}
+		return nil
+	})
 }
