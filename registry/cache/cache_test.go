@@ -261,6 +261,19 @@ func TestWatch(t *testing.T) {
 
 // TestWatchAcrossRestart holds that a client can go on where it was on a
 // server that was started again.
+// A client may know of a write before the cache does, and is not told of it
+// again.
+func TestWatchFromAhead(t *testing.T) {
+	w := start(t, memory.New())
+	ahead := w.watch(cache.Selection{}, 3, false)
+	w.put("a", "1", "n1", "web") // 2
+	w.put("a", "1", "n2", "web") // 3
+	w.put("a", "1", "n3", "web") // 4
+	if got := take(t, ahead, 1); !slices.Equal(got, []string{"MODIFIED a/1@4"}) {
+		t.Errorf("told %v", got)
+	}
+}
+
 func TestWatchAcrossRestart(t *testing.T) {
 	store := memory.New()
 	func() {

@@ -77,6 +77,7 @@ type Watcher struct {
 	kind  *Kind
 	sel   Selection
 	topic topic
+	after int64 // the client knows what has happened up to here
 
 	mu      sync.Mutex
 	pending []Delivery
@@ -100,7 +101,7 @@ func (k *Kind) Watch(ctx context.Context, sel Selection, after int64, initial bo
 	if after < k.log.oldest {
 		return nil, &registry.CompactedError{Rev: k.log.oldest}
 	}
-	w.Rev = after
+	w.Rev, w.after = after, after
 	for _, e := range k.log.events[k.log.after(after):] {
 		w.offer(e)
 	}
@@ -173,6 +174,9 @@ func (k *Kind) tell(e *Event) {
 
 // offer queues e if it matters to the selection. The caller holds kind.mu.
 func (w *Watcher) offer(e *Event) {
+	if e.Rev <= w.after {
+		return // the client is ahead of this cache
+	}
 	d := Delivery{Type: e.Type, Object: e.Object}
 	if !w.sel.everything() || w.sel.Namespace != "" {
 		is := e.Type != Deleted && w.kind.matches(&w.sel, e.Object)
