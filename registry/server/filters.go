@@ -134,7 +134,11 @@ func (s *Server) impersonate(r *http.Request, req *registry.Request) error {
 	}
 	if name == "" {
 		if len(groups) > 0 || len(extra) > 0 || r.Header.Get(asUID) != "" {
-			return apierrors.NewBadRequest("requested " + fmt.Sprintf("%v", groups) + " without impersonating a user")
+			if len(extra) == 0 {
+				extra = nil
+			}
+			return apierrors.NewBadRequest(fmt.Sprintf("requested &user.DefaultInfo{Name:%q, UID:%q, Groups:%#v, Extra:%#v} without impersonating a user name",
+				name, r.Header.Get(asUID), groups, extra))
 		}
 		return nil
 	}

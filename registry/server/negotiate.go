@@ -87,8 +87,9 @@ var everyMedia = []string{wire.JSON, wire.YAML, wire.Protobuf}
 
 // An offer is what a request could be answered with.
 type offer struct {
-	media  []string
-	shapes []shape
+	media   []string
+	shapes  []shape
+	streams bool // there is a watch at the same path
 }
 
 // negotiate chooses the format for the answer to r.
@@ -98,7 +99,11 @@ func negotiate(r *http.Request, o offer) (format, error) {
 	if len(all) == 0 {
 		return format{media: o.media[0], pretty: pretty}, nil
 	}
+	known := false
 	for _, a := range all {
+		if _, ok := a.of(everyMedia); ok {
+			known = true
+		}
 		media, ok := a.of(o.media)
 		if !ok {
 			continue
@@ -113,6 +118,12 @@ func negotiate(r *http.Request, o offer) (format, error) {
 			continue
 		}
 		return format{media: media, shape: s, group: metav1.GroupName + "/" + version, pretty: pretty}, nil
+	}
+	switch {
+	case !known:
+		return format{}, unknownMedia(o.streams)
+	case o.streams && len(o.media) == len(streamMedia):
+		return format{}, notAcceptable(streamMedia)
 	}
 	return format{}, notAcceptable(o.media)
 }
@@ -132,6 +143,20 @@ func notAcceptable(media []string) error {
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
 		Message: "only the following media types are accepted: " + strings.Join(media, ", "),
 	}}
+}
+
+// streamMedia are the encodings of watches.
+var streamMedia = []string{wire.JSON + ";stream=watch", wire.Protobuf + ";stream=watch"}
+
+// unknownMedia is the error where nothing is accepted that any object comes
+// in. Upstream says it in the words of the router, not its own.
+func unknownMedia(streams bool) error {
+	media := everyMedia
+	if streams {
+		media = slices.Concat(everyMedia, streamMedia)
+	}
+	return plain(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+		"406: Not Acceptable\n\nAvailable representations: "+strings.Join(media, ", "))
 }
 
 // contentType returns which of the accepted types a body is in.
