@@ -35,6 +35,7 @@ import (
 	"github.com/knarr-dev/knarr/registry/cache"
 	"github.com/knarr-dev/knarr/registry/connect"
 	"github.com/knarr-dev/knarr/registry/discovery"
+	"github.com/knarr-dev/knarr/registry/encrypt"
 	"github.com/knarr-dev/knarr/registry/openapi"
 	"github.com/knarr-dev/knarr/registry/patch"
 	"github.com/knarr-dev/knarr/registry/peers"
@@ -56,11 +57,17 @@ type Server struct {
 	peers   *peers.Peers     // likewise
 	audited bool
 
+	encrypted *encrypt.Store // nil where nothing is
+
 	compactEvery time.Duration
 }
 
 // New puts a server together. Run makes it go.
 func New(cfg Config) (*Server, error) {
+	encrypted, err := encrypting(&cfg)
+	if err != nil {
+		return nil, err
+	}
 	svc := &rest.Service{
 		Store: cfg.Store, Cache: cache.New(cfg.Store), Owners: patch.NewOwners(all.Scheme()),
 		Now:      time.Now,
@@ -72,9 +79,11 @@ func New(cfg Config) (*Server, error) {
 			svc.Add(&g.Resources[i])
 		}
 	}
-	s := &Server{Rest: svc, Ready: make(chan struct{}), compactEvery: cmp.Or(cfg.Compact, compactEvery)}
+	s := &Server{Rest: svc, Ready: make(chan struct{}), encrypted: encrypted, compactEvery: cmp.Or(cfg.Compact, compactEvery)}
+	if encrypted != nil {
+		svc.Stale = encrypted.Stale
+	}
 	w := world.New(svc)
-	var err error
 	if s.access, err = newAccess(&cfg, w, svc); err != nil {
 		return nil, err
 	}
@@ -253,7 +262,7 @@ func (s *Server) checks() []server.Check {
 		}
 	}
 	fine := func(*http.Request) error { return nil }
-	return []server.Check{
+	checks := []server.Check{
 		{Name: "ping", Probe: fine},
 		{Name: "log", Probe: fine},
 		{Name: "etcd", Probe: store},
@@ -263,11 +272,18 @@ func (s *Server) checks() []server.Check {
 		{Name: "poststarthook/rbac/bootstrap-roles", Probe: ready},
 		{Name: "shutdown", Probe: s.Handler.Going, Ready: true},
 	}
+	if s.encrypted != nil {
+		checks = append(checks, server.Check{Name: "kms-providers", Probe: func(*http.Request) error { return s.encrypted.Well() }})
+	}
+	return checks
 }
 
 // Run runs the server's parts until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
+	if s.encrypted != nil {
+		parts.Go(func() error { return s.encrypted.Run(ctx) })
+	}
 	parts.Go(func() error { return s.Rest.Cache.Run(ctx) })
 	parts.Go(func() error {
 		select {
@@ -282,7 +298,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	parts.Go(s.after(ctx, s.boot.Run))
-	parts.Go(s.after(ctx, func(ctx context.Context) error { return compact(ctx, s.Rest.Store, s.compactEvery, s.Rest.Cache.Compacted) }))
+	parts.Go(s.after(ctx, func(ctx context.Context) error {
+		return compact(ctx, s.Rest.Store, s.compactEvery, s.Rest.Cache.Compacted)
+	}))
 	if s.alloc != nil {
 		parts.Go(s.after(ctx, s.alloc.Run))
 		parts.Go(s.after(ctx, s.peers.Run))
@@ -292,6 +310,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 // start makes what must be there before anybody is served.
 func (s *Server) start(ctx context.Context) error {
+	if s.encrypted != nil {
+		if err := s.encrypted.Ready(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.boot.Ensure(ctx); err != nil {
 		return err
 	}

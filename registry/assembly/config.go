@@ -32,6 +32,7 @@ type Config struct {
 	AdmissionOff []string
 
 	Audit    Audit
+	Encrypt  Encrypt
 	Services Services
 	Kubelets connect.Kubelets
 
@@ -68,6 +69,13 @@ type Accounts struct {
 type Audit struct {
 	Policy string // file
 	Log    string // file, - for standard output
+}
+
+// Encrypt says how objects are encrypted in the store; not at all without a
+// file.
+type Encrypt struct {
+	File   string // an EncryptionConfiguration
+	Reload bool   // it when it changes
 }
 
 // Services say which addresses services get; none without ranges.

@@ -32,6 +32,10 @@ type Service struct {
 	Owners *patch.Owners
 	Admit  *admit.Chain
 
+	// Stale reports whether what is stored at a key is to be written anew
+	// though it is the same, as encrypted with an old key; nil for never.
+	Stale func(ctx context.Context, key string) (bool, error)
+
 	// The time and the dice, for tests to set.
 	Now      func() time.Time
 	NewUID   func() types.UID

@@ -300,7 +300,12 @@ func (f *Form) put(ctx context.Context, c *Call, commit Commit, obj, old apis.Ob
 		return Written{}, err
 	case same && !cur.fresh:
 		return Written{}, errBehind // what the client wants undone may have been done just now
-	case same:
+	case same && f.service.Stale != nil && !c.DryRun:
+		if same, err = f.fresh(ctx, c); err != nil {
+			return Written{}, err
+		}
+	}
+	if same {
 		obj.SetResourceVersion(strconv.FormatInt(cur.Rev, 10))
 		return Written{Object: obj}, nil
 	}
@@ -309,6 +314,12 @@ func (f *Form) put(ctx context.Context, c *Call, commit Commit, obj, old apis.Ob
 		return Written{}, err
 	}
 	return written(obj, stored, false), nil
+}
+
+// fresh reports whether what is stored is as it would be stored now.
+func (f *Form) fresh(ctx context.Context, c *Call) (bool, error) {
+	stale, err := f.service.Stale(ctx, f.path(c.Namespace, c.Name))
+	return !stale, err
 }
 
 // released reports whether an object that was asked to go may go now.

@@ -96,6 +96,8 @@ func (o *APIServer) Flags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&a.AdmissionOff, "disable-admission-plugins", nil, "admission plugins of those that are on by default to do without")
 	fs.StringVar(&a.Audit.Policy, "audit-policy-file", "", "what to write down of requests; nothing where empty")
 	fs.StringVar(&a.Audit.Log, "audit-log-path", "", "file to write it to, - for standard output")
+	fs.StringVar(&a.Encrypt.File, "encryption-provider-config", "", "how to encrypt objects in etcd, an EncryptionConfiguration; not at all where empty")
+	fs.BoolVar(&a.Encrypt.Reload, "encryption-provider-config-automatic-reload", false, "read --encryption-provider-config again when it changes")
 	fs.DurationVar(&a.Compact, "etcd-compaction-interval", 5*time.Minute, "how long etcd keeps history at least; it keeps up to twice as much")
 	fs.IntVar(&a.MaxReads, "max-requests-inflight", 400, "most requests that read at once")
 	fs.IntVar(&a.MaxWrites, "max-mutating-requests-inflight", 200, "most requests that write at once")
