@@ -4,6 +4,7 @@ package registrytest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -46,11 +47,17 @@ type Option func(t testing.TB, s *settings)
 type settings struct {
 	assembly.Config
 
-	tls bool
+	tls    bool
+	header time.Duration // how long a client may take for a request's headers; 0 for as ever
 }
 
 // TLS has the server reached by TLS on a local port.
 func TLS(_ testing.TB, s *settings) { s.tls = true }
+
+// HeaderTime gives clients so long to send the headers of a request.
+func HeaderTime(d time.Duration) Option {
+	return func(_ testing.TB, s *settings) { s.header = d }
+}
 
 // Etcd puts the server on an etcd in this process, with its data on disk.
 func Etcd(t testing.TB, s *settings) {
@@ -105,7 +112,7 @@ func Run(t testing.TB, opts ...Option) *Server {
 	s := &Server{Server: server, Config: set.Config}
 	s.run(t)
 	if set.tls {
-		s.listen(t)
+		s.listen(t, set.header)
 	}
 	return s
 }
@@ -141,8 +148,10 @@ func (s *Server) run(t testing.TB) {
 	}
 }
 
-func (s *Server) listen(t testing.TB) {
-	listener := httptest.NewUnstartedServer(s.Handler)
+func (s *Server) listen(t testing.TB, header time.Duration) {
+	listener := httptest.NewUnstartedServer(nil)
+	listener.Config = s.Handler.HTTP()
+	listener.Config.ReadHeaderTimeout = cmp.Or(header, listener.Config.ReadHeaderTimeout)
 	listener.EnableHTTP2 = true
 	listener.StartTLS()
 	t.Cleanup(listener.Close)

@@ -58,7 +58,8 @@ func (a *answer) fail(err error) {
 func statusOf(err error) *metav1.Status {
 	var known apierrors.APIStatus
 	if !errors.As(err, &known) {
-		known = apierrors.NewInternalError(err)
+		// As upstream: what nobody has given a reason has none.
+		known = &apierrors.StatusError{ErrStatus: metav1.Status{Message: err.Error()}}
 	}
 	status := known.Status()
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}

@@ -5,8 +5,10 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"slices"
@@ -49,6 +51,10 @@ type Config struct {
 	// At most so many requests are served at once that read, and that write;
 	// 0 for the stock server's numbers.
 	MaxReads, MaxWrites int
+
+	// SlowWatch is how long a watcher may take to read what it is sent, before
+	// it is dropped; a minute where 0.
+	SlowWatch time.Duration
 }
 
 // A Server is an http.Handler. Use New.
@@ -76,6 +82,7 @@ func New(cfg Config) *Server {
 		forms: map[schema.GroupVersionResource]*rest.Form{}, groups: map[string]bool{}, actions: map[actionKey]*sub.Action{},
 		flights: newFlights(cfg.MaxReads, cfg.MaxWrites),
 	}
+	s.SlowWatch = cmp.Or(cfg.SlowWatch, time.Minute)
 	for _, k := range cfg.Rest.Kinds() {
 		for _, f := range k.Forms() {
 			s.forms[f.Wire.GroupVersion().WithResource(k.Plural)] = f
@@ -104,6 +111,9 @@ func (s *Server) Going(*http.Request) error {
 
 // requestTime is how long a request with an end may take, as upstream.
 const requestTime = time.Minute
+
+// lastWords is how long after that the answer may take to be read.
+const lastWords = 10 * time.Second
 
 // roomy makes the stack large enough for most of what requests do. It has
 // little to move yet; later it would be moved twice, with all that is on it.
@@ -143,6 +153,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), limit)
 		defer cancel()
+		cut := time.AfterFunc(limit+lastWords, func() { cutOff(w) })
+		defer cut.Stop()
 		a.r = r.WithContext(ctx)
 		land, ok := s.flights.take(req)
 		if !ok {
@@ -152,6 +164,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer land()
 	}
 	s.serve(a, req)
+}
+
+// cutOff ends writing to a client that does not read.
+func cutOff(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now()) // a writer that cannot is in this process
 }
 
 // admit finds out whose the request is and whether it may be.
@@ -276,6 +293,23 @@ func plain(code int32, reason metav1.StatusReason, message string) error {
 
 func tooMany() error {
 	return apierrors.NewTooManyRequests("The apiserver is too busy to handle the request.", 1)
+}
+
+// Limits on what a connection may ask for, so that none can keep others out.
+const (
+	headerTime = 32 * time.Second
+	idleTime   = 3 * time.Minute
+	maxHeader  = 1 << 20
+	maxStreams = 250 // of HTTP/2, in a connection, as upstream
+)
+
+// HTTP is what serves connections to s.
+func (s *Server) HTTP() *http.Server {
+	return &http.Server{
+		Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+	}
 }
 
 // Running serves l until ctx ends; then it lets requests in flight finish.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	listvalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
@@ -28,6 +29,12 @@ import (
 	"github.com/knarr-dev/knarr/registry/rest"
 	"github.com/knarr-dev/knarr/registry/wire"
 )
+
+// A JSON patch may make by copying no more than a body may be, as upstream.
+var _ = func() bool {
+	jsonpatch.AccumulatedCopySizeLimit = maxBody
+	return true
+}()
 
 // maxBody is the most bytes of a request body, as upstream.
 const maxBody = 3 << 20

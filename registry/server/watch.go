@@ -34,6 +34,7 @@ type feed struct {
 	buf    []byte
 	first  bool  // no table has been sent yet, so that its columns are to come
 	rev    int64 // of the last event or bookmark
+	cut    *time.Timer
 }
 
 // watch streams events until the client goes, time is up or the server ends.
@@ -43,6 +44,8 @@ func (a *answer) watch(f *rest.Form, s *rest.Stream, timeout time.Duration) {
 	a.w.Header().Set("Content-Type", watchType(a.f.media))
 	a.w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(a.w)
+	fd.cut = time.AfterFunc(a.s.SlowWatch, func() { cutOff(a.w) })
+	defer fd.cut.Stop()
 	if err := fd.begin(); err != nil || fd.flush(out) != nil {
 		return // the client is gone
 	}
@@ -194,6 +197,12 @@ func (fd *feed) spill() error {
 	if len(fd.buf) < chunk {
 		return nil
 	}
+	return fd.write()
+}
+
+// write sends what has gathered. Who does not read it in time is cut off.
+func (fd *feed) write() error {
+	fd.cut.Reset(fd.s.SlowWatch)
 	_, err := fd.w.Write(fd.buf)
 	fd.buf = fd.buf[:0]
 	return err
@@ -201,11 +210,11 @@ func (fd *feed) spill() error {
 
 // flush sends everything written so far.
 func (fd *feed) flush(out *http.ResponseController) error {
+	defer fd.cut.Stop()
 	if len(fd.buf) > 0 {
-		if _, err := fd.w.Write(fd.buf); err != nil {
+		if err := fd.write(); err != nil {
 			return err
 		}
-		fd.buf = fd.buf[:0]
 	}
 	return out.Flush()
 }

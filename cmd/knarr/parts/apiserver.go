@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -317,14 +316,6 @@ func (o *APIServer) serving() (*tls.Config, error) {
 	}, nil
 }
 
-// Limits on what a connection may ask for, so that none can keep others out.
-const (
-	headerTime = 32 * time.Second
-	idleTime   = 3 * time.Minute
-	maxHeader  = 1 << 20
-	maxStreams = 250 // of HTTP/2, in a connection, as upstream
-)
-
 func (o *APIServer) serve(ctx context.Context, h *server.Server, cfg *tls.Config) error {
 	if o.Listener == nil {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(o.BindAddress, fmt.Sprint(o.SecurePort)))
@@ -333,10 +324,7 @@ func (o *APIServer) serve(ctx context.Context, h *server.Server, cfg *tls.Config
 		}
 		o.Listener = l
 	}
-	srv := &http.Server{
-		Handler: h, TLSConfig: cfg, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
-	}
+	srv := h.HTTP()
+	srv.TLSConfig = cfg
 	return h.Running(ctx, srv, func() error { return srv.ServeTLS(o.Listener, "", "") })
 }
