@@ -28,13 +28,13 @@ type Containers interface {
 // CreateContainer implements Containers.
 func (c *Client) CreateContainer(ctx context.Context, sandbox string, config *runtimeapi.ContainerConfig, box *runtimeapi.PodSandboxConfig) (string, error) {
 	r, err := call(ctx, patience, c.Runtime.CreateContainer, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox, Config: config, SandboxConfig: box})
-	return r.GetContainerId(), err
+	return r.GetContainerId(), plain(err)
 }
 
 // StartContainer implements Containers.
 func (c *Client) StartContainer(ctx context.Context, id string) error {
 	_, err := call(ctx, patience, c.Runtime.StartContainer, &runtimeapi.StartContainerRequest{ContainerId: id})
-	return err
+	return plain(err)
 }
 
 // StopContainer implements Containers.

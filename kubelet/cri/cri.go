@@ -89,8 +89,7 @@ func (c *Client) Name(ctx context.Context) (string, error) {
 	return v.GetRuntimeName(), err
 }
 
-// call makes one call with a limit on its time. Of an error of the runtime
-// only the runtime's own words are kept.
+// call makes one call with a limit on its time. Its error is a *failure.
 func call[Req, Resp any](ctx context.Context, limit time.Duration, f func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -99,19 +98,53 @@ func call[Req, Resp any](ctx context.Context, limit time.Duration, f func(contex
 		return resp, nil
 	}
 	var none Resp
-	switch st, _ := status.FromError(err); st.Code() {
+	st, _ := status.FromError(err)
+	return none, &failure{st}
+}
+
+// A failure is an error of the runtime. It reads as gRPC has it, by which
+// people look for it.
+type failure struct{ *status.Status }
+
+func (f *failure) Error() string { return f.Err().Error() }
+
+// Unwrap makes it one of the errors that callers tell apart, if it is.
+func (f *failure) Unwrap() error {
+	switch f.Code() {
 	case codes.NotFound:
-		return none, fmt.Errorf("%w: %s", ErrNotFound, st.Message())
+		return ErrNotFound
 	case codes.Unimplemented:
-		return none, fmt.Errorf("%w: %s", ErrUnsupported, st.Message())
+		return ErrUnsupported
 	case codes.Canceled:
-		return none, fmt.Errorf("%w: %s", context.Canceled, st.Message())
+		return context.Canceled
 	case codes.DeadlineExceeded:
-		return none, fmt.Errorf("%w: %s", context.DeadlineExceeded, st.Message())
+		return context.DeadlineExceeded
 	default:
-		return none, errors.New(st.Message())
+		return nil
 	}
 }
+
+// plain is err in the runtime's own words only, which is how Kubernetes tells
+// of containers that cannot be made or started.
+func plain(err error) error {
+	var f *failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	if kind := f.Unwrap(); kind != nil {
+		return &worded{f.Message(), kind}
+	}
+	return errors.New(f.Message())
+}
+
+// worded is an error of a kind that says something else than the kind.
+type worded struct {
+	message string
+	kind    error
+}
+
+func (w *worded) Error() string { return w.message }
+func (w *worded) Unwrap() error { return w.kind }
 
 // gone is err, but for what is not there to be ended any more.
 func gone(err error) error {
