@@ -31,7 +31,7 @@ func TestCall(t *testing.T) {
 			t.Errorf("%v: %v, plain %v", tt.code, err, plain(err))
 		}
 		for _, kind := range []error{ErrNotFound, ErrUnsupported, context.DeadlineExceeded} {
-			if is := kind == tt.kind; errors.Is(err, kind) != is || errors.Is(plain(err), kind) != is {
+			if is := errors.Is(tt.kind, kind); errors.Is(err, kind) != is || errors.Is(plain(err), kind) != is {
 				t.Errorf("%v is %v: %v", tt.code, kind, errors.Is(err, kind))
 			}
 		}
