@@ -97,19 +97,19 @@ func TestStore(t *testing.T) {
 
 func TestStoredAsUpstream(t *testing.T) {
 	for _, c := range []struct{ provider, prefix string }{
-		{"aescbc:a", "k8s:enc:aescbc:v1:a:"}, {"aesgcm:a", "k8s:enc:aesgcm:v1:a:"}, {"secretbox:a", "k8s:enc:secretbox:v1:a:"}, {"identity", "k8s\x00it"},
+		{"aescbc:a", "k8s:enc:aescbc:v1:a:"}, {"aesgcm:a", "k8s:enc:aesgcm:v1:a:"}, {"secretbox:a", "k8s:enc:secretbox:v1:a:"}, {"identity", "k8s\x00what nobody reads"},
 	} {
 		under := memory.New()
 		s := open(t, under, forSecrets(c.provider))
-		put(t, s, key, "k8s\x00it")
+		put(t, s, key, "k8s\x00what nobody reads")
 		put(t, s, "/registry/configmaps/default/a", "plain")
-		if stored := get(t, under, key); !strings.HasPrefix(stored, c.prefix) || c.provider != "identity" && strings.Contains(stored, "it") {
+		if stored := get(t, under, key); !strings.HasPrefix(stored, c.prefix) || c.provider != "identity" && strings.Contains(stored, "nobody") {
 			t.Errorf("%s: stored %q", c.provider, stored)
 		}
 		if stored := get(t, under, "/registry/configmaps/default/a"); stored != "plain" {
 			t.Errorf("%s: a config map is stored as %q", c.provider, stored)
 		}
-		if value := get(t, s, key); value != "k8s\x00it" {
+		if value := get(t, s, key); value != "k8s\x00what nobody reads" {
 			t.Errorf("%s: read %q", c.provider, value)
 		}
 	}

@@ -93,9 +93,9 @@ func TestKMS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		put(t, s, fmt.Sprint(key, i), "it")
+		put(t, s, fmt.Sprint(key, i), "what nobody reads")
 	}
-	if stored := get(t, under, key+"0"); !strings.HasPrefix(stored, "k8s:enc:kms:v2:vault:") || strings.Contains(stored, "it") {
+	if stored := get(t, under, key+"0"); !strings.HasPrefix(stored, "k8s:enc:kms:v2:vault:") || strings.Contains(stored, "nobody") {
 		t.Errorf("stored %q", stored)
 	}
 	// Another server, or this one started anew.
@@ -105,7 +105,7 @@ func TestKMS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if value := get(t, again, fmt.Sprint(key, i)); value != "it" {
+		if value := get(t, again, fmt.Sprint(key, i)); value != "what nobody reads" {
 			t.Errorf("read %q", value)
 		}
 		if stale, err := again.Stale(t.Context(), fmt.Sprint(key, i)); err != nil || stale {
