@@ -12,7 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/knarr-dev/knarr/registry/quota"
+	"github.com/knarr-dev/knarr/apis/quota"
 )
 
 // A Ledger keeps what is used of quotas.
