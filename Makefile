@@ -58,12 +58,11 @@ integration: tools ## tests that need root, a kernel, containerd or etcd
 	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -vet=off -count=1 -p 1 \
 		$$(grep -rl --include='*_test.go' --exclude-dir=conformance '^//go:build integration' . | xargs -n1 dirname | sort -u)
 
-e2e: tools build ## a cluster of this build tried as a user would, in one process and in five, and a conformance spec of each area
+e2e: tools build ## a cluster of this build tried as a user would, in one process and in five
 	$(GO) build -ldflags '-s -w' -o bin/etcd go.etcd.io/etcd/server/v3
 	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 30m ./cmd/knarr/kills
-	$(MAKE) conformance SPECS=conformance/each-area.txt IMAGES='agnhost:2.63|busybox|nginx:1.27|pause'
 
 images: ## what the conformance suite pulls, made here; says what each weighs; IMAGES= for only some
 	@missing=""; \
