@@ -45,6 +45,8 @@ type Kind struct {
 	fields []string // the names of field, sorted
 	main   int      // which of fields is indexed, -1 for none
 
+	awaited awaited
+
 	mu       sync.RWMutex
 	tree     *btree.BTreeG[*Object]
 	labelled map[wire.Label]set
@@ -93,15 +95,25 @@ func (k *Kind) object(key string, value []byte, rev int64) (*Object, error) {
 	if len(k.fields) == 0 {
 		return obj, nil
 	}
+	if fields, ok := k.awaited.take(key, value); ok {
+		obj.fields = fields
+		return obj, nil
+	}
 	typed, err := obj.Decode()
 	if err != nil {
 		return nil, err
 	}
-	obj.fields = make([]unique.Handle[string], len(k.fields))
-	for i, name := range k.fields {
-		obj.fields[i] = unique.Make(k.field[name](typed))
-	}
+	obj.fields = k.fieldsOf(typed)
 	return obj, nil
+}
+
+// fieldsOf is what obj can be selected by, in the order of k.fields.
+func (k *Kind) fieldsOf(obj apis.Object) []unique.Handle[string] {
+	fields := make([]unique.Handle[string], len(k.fields))
+	for i, name := range k.fields {
+		fields[i] = unique.Make(k.field[name](obj))
+	}
+	return fields
 }
 
 // Get returns the object at key, nil without one.

@@ -250,8 +250,10 @@ func (k *Kind) store(ctx context.Context, c *Call, commit Commit, obj apis.Objec
 	if c.DryRun {
 		return nil, k.wouldConflict(ctx, op)
 	}
+	forget := k.Objects.Await(registry.Key(obj.GetNamespace(), obj.GetName()), value, obj)
 	now, err := commit(ctx, k.with(ctx, op))
 	if err != nil {
+		forget()
 		return nil, err
 	}
 	return k.Main().Wire.Object(value, now)
