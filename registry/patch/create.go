@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,8 +31,13 @@ func (f *Fields) create(from blank, obj apis.Object, manager string) bool {
 	if from.shape == nil || reflect.TypeOf(obj) != reflect.TypeOf(from.obj) || len(obj.GetManagedFields()) > 0 {
 		return false
 	}
-	w := writer{b: make([]byte, 0, 4<<10)}
-	w.b = append(w.b, '{')
+	room := rooms.Get().(*[]byte)
+	w := writer{b: append((*room)[:0], '{')}
+	defer func() {
+		if *room = w.b; cap(w.b) <= maxRoom {
+			rooms.Put(room)
+		}
+	}()
 	w.children(from.shape, reflect.ValueOf(obj).Elem(), reflect.ValueOf(from.obj).Elem())
 	if w.odd {
 		return false
@@ -40,12 +46,19 @@ func (f *Fields) create(from blank, obj apis.Object, manager string) bool {
 	if len(w.b) == 1 {
 		return true
 	}
+	w.b = append(w.b, '}')
 	obj.SetManagedFields([]metav1.ManagedFieldsEntry{{
 		Manager: cmp.Or(manager, "unknown"), Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: f.gvk.GroupVersion().String(),
-		Time: &metav1.Time{Time: time.Now().UTC()}, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(w.b) + "}"), Subresource: f.sub,
+		Time: &metav1.Time{Time: time.Now().UTC()}, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(w.b)), Subresource: f.sub,
 	}})
 	return true
 }
+
+// rooms are where accounts are written, most of which are some KiB large.
+var rooms = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxRoom is how large a room may be to be kept.
+const maxRoom = 64 << 10
 
 // A writer writes the account of a value's fields, in the order and the
 // letters of the field manager's.
