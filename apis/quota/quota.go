@@ -87,9 +87,11 @@ func (m Meter) Of(q *corev1.ResourceQuota) (names []corev1.ResourceName) {
 
 // Matches reports whether a quota is about an object.
 func (m Meter) Matches(q *corev1.ResourceQuota, obj any) bool {
-	if len(m.Of(q)) == 0 {
-		return false
-	}
+	return len(m.Of(q)) > 0 && m.Within(q, obj)
+}
+
+// Within reports whether an object is in all scopes of a quota.
+func (m Meter) Within(q *corev1.ResourceQuota, obj any) bool {
 	for _, s := range Scopes(q) {
 		if !m.In(s, obj) {
 			return false

@@ -16,6 +16,7 @@ import (
 	"github.com/knarr-dev/knarr/ctrl/nodelifecycle"
 	"github.com/knarr-dev/knarr/ctrl/podgc"
 	"github.com/knarr-dev/knarr/ctrl/protection"
+	"github.com/knarr-dev/knarr/ctrl/quota"
 	"github.com/knarr-dev/knarr/ctrl/replicaset"
 	"github.com/knarr-dev/knarr/ctrl/rootca"
 	"github.com/knarr-dev/knarr/ctrl/serviceaccount"
@@ -36,6 +37,8 @@ type Options struct {
 
 	PodRanges []nodeipam.Range // for the pods of nodes
 	Services  []netip.Prefix   // that no node may get
+
+	Counts quota.Counts // of the objects of every kind
 }
 
 // List is every controller that o has the means for.
@@ -65,6 +68,9 @@ func List(o Options) []ctrl.Erased {
 	}
 	if o.RootCA != nil {
 		list = append(list, rootca.New(o.RootCA))
+	}
+	if o.Counts != nil {
+		list = append(list, quota.New(o.Counts))
 	}
 	if len(o.PodRanges) > 0 {
 		list = append(list, nodeipam.New(o.PodRanges, o.Services))

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/knarr-dev/knarr/ctrl"
 	"github.com/knarr-dev/knarr/ctrl/all"
 	"github.com/knarr-dev/knarr/ctrl/nodeipam"
@@ -19,7 +21,10 @@ var makers = map[string][]string{
 }
 
 func list() []ctrl.Erased {
-	return all.List(all.Options{RootCA: func() string { return "" }, PodRanges: []nodeipam.Range{{}}})
+	return all.List(all.Options{
+		RootCA: func() string { return "" }, PodRanges: []nodeipam.Range{{}},
+		Counts: func(string) (map[schema.GroupResource]int, bool) { return nil, false },
+	})
 }
 
 func TestOneMakerAKind(t *testing.T) {

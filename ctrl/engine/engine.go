@@ -53,6 +53,8 @@ type Engine struct {
 	metrics *metrics
 	narrow  map[ctrl.Filter]informers.SharedInformerFactory
 
+	runners []*runner
+
 	mu      sync.Mutex
 	sources map[read]*source
 }
@@ -85,22 +87,22 @@ func Run(ctx context.Context, c Config) error {
 }
 
 func (e *Engine) run(ctx context.Context) error {
-	runners := make([]*runner, len(e.Controllers))
+	e.runners = make([]*runner, len(e.Controllers))
 	for i := range e.Controllers {
 		r, err := e.newRunner(&e.Controllers[i])
 		if err != nil {
 			return fmt.Errorf("controller %s: %w", e.Controllers[i].Name, err)
 		}
-		runners[i] = r
+		e.runners[i] = r
 	}
 	e.Start(ctx)
 	defer e.close()
 
 	var parts sync.WaitGroup
-	failed := make(chan error, len(runners)+len(e.Loops))
+	failed := make(chan error, len(e.runners)+len(e.Loops))
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	for _, r := range runners {
+	for _, r := range e.runners {
 		parts.Go(func() { r.run(ctx) })
 	}
 	for _, l := range e.Loops {
@@ -125,6 +127,15 @@ func (e *Engine) Start(ctx context.Context) {
 	e.Informers.StartWithContext(ctx)
 	for _, f := range e.narrow {
 		f.StartWithContext(ctx)
+	}
+}
+
+// Wake has a controller look at key, of which a Loop knows something new.
+func (e *Engine) Wake(controller string, key ctrl.Key) {
+	for _, r := range e.runners {
+		if r.ctrl.Name == controller {
+			r.wake(key)
+		}
 	}
 }
 

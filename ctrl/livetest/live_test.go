@@ -104,13 +104,13 @@ func start(t *testing.T) (*kubernetes.Clientset, *prometheus.Registry) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	reg := prometheus.NewRegistry()
+	reg, tally := prometheus.NewRegistry(), &sweep.Tally{}
 	go func() {
 		done <- engine.Run(ctx, engine.Config{
-			Controllers: all.List(all.Options{RootCA: func() string { return "PEM" }}),
+			Controllers: all.List(all.Options{RootCA: func() string { return "PEM" }, Counts: tally.Counts}),
 			Loops: []engine.Loop{sweep.Loop(sweep.Config{
 				Metadata:  func(string) metadata.Interface { return meta },
-				Discovery: client.Discovery(), Garbage: true, Namespaces: true,
+				Discovery: client.Discovery(), Garbage: true, Namespaces: true, Tally: tally,
 			})},
 			Informers: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(engine.Trim)),
 			Client:    func(account string) kubernetes.Interface { return as(t, c, account) },

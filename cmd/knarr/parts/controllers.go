@@ -46,12 +46,16 @@ func (o *Controllers) Run(ctx context.Context, door *Door) error {
 	if err != nil {
 		return err
 	}
+	tally := &sweep.Tally{}
+	options.Counts = tally.Counts
 	cfg := engine.Config{
 		Controllers: all.List(options),
-		Loops:       []engine.Loop{sweep.Loop(sweep.Config{Metadata: door.Metadata, Discovery: door.Discovery(), Garbage: true, Namespaces: true})},
-		Informers:   door.Informers,
-		Client:      door.Client,
-		Metrics:     o.Metrics,
+		Loops: []engine.Loop{sweep.Loop(sweep.Config{
+			Metadata: door.Metadata, Discovery: door.Discovery(), Garbage: true, Namespaces: true, Tally: tally,
+		})},
+		Informers: door.Informers,
+		Client:    door.Client,
+		Metrics:   o.Metrics,
 	}
 	if o.Elect {
 		id, err := identity()

@@ -33,6 +33,8 @@ type Config struct {
 
 	Garbage    bool // collect garbage
 	Namespaces bool // empty and finish namespaces that are being deleted
+
+	Tally *Tally // is told what there is of each kind; nil where nobody asks
 }
 
 // Loop is the loop for engine.Config.
@@ -52,6 +54,10 @@ func run(ctx context.Context, c Config, e *engine.Engine) error {
 		n := newSpaces(c, e, w)
 		w.touched = n.touched
 		parts.Go(func() { n.run(ctx) })
+	}
+	if c.Tally != nil {
+		c.Tally.begin(w)
+		defer c.Tally.begin(nil)
 	}
 	w.run(ctx)
 	parts.Wait()

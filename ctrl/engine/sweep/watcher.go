@@ -44,6 +44,8 @@ type watcher struct {
 	suspects func(types.UID) // what to look at, nil for nobody who does
 	touched  func(ns string) // a namespace something of which changed
 
+	fewer func(kind schema.GroupResource, ns string) // an object of it has gone
+
 	mu      sync.Mutex
 	graph   *gc.Graph
 	watches map[schema.GroupVersionResource]*one
@@ -63,7 +65,7 @@ type one struct {
 func newWatcher(c Config, e *engine.Engine) *watcher {
 	return &watcher{
 		meta: c.Metadata(""), discovery: c.Discovery, engine: e, again: make(chan struct{}, 1),
-		suspects: func(types.UID) {}, touched: func(string) {},
+		suspects: func(types.UID) {}, touched: func(string) {}, fewer: func(schema.GroupResource, string) {},
 		graph: gc.New(), watches: map[schema.GroupVersionResource]*one{}, kinds: map[schema.GroupKind]*gc.Resource{},
 	}
 }
@@ -239,6 +241,7 @@ func (o *one) drop(obj any) {
 	}
 	if m, ok := obj.(metav1.Object); ok {
 		o.change(m.GetNamespace(), func(g *gc.Graph) { g.Drop(m.GetUID()) })
+		o.fewer(o.resource.GroupResource(), m.GetNamespace())
 	}
 	o.defines()
 }
