@@ -9,6 +9,7 @@ import (
 	"github.com/knarr-dev/knarr/ctrl/cronjob"
 	"github.com/knarr-dev/knarr/ctrl/daemonset"
 	"github.com/knarr-dev/knarr/ctrl/deployment"
+	"github.com/knarr-dev/knarr/ctrl/disruption"
 	"github.com/knarr-dev/knarr/ctrl/endpoints"
 	"github.com/knarr-dev/knarr/ctrl/endpointslice"
 	"github.com/knarr-dev/knarr/ctrl/job"
@@ -61,6 +62,8 @@ func List(o Options) []ctrl.Erased {
 		cronjob.Controller,
 		statefulset.Controller,
 		daemonset.Controller,
+		disruption.Controller,
+		disruption.Stale,
 		protection.Claims,
 		protection.Volumes,
 		protection.Classes,
