@@ -14,7 +14,11 @@ LDFLAGS := -s -w -X main.commit=$(VERSION) -X $(KUBEVER).gitVersion=$(KUBERNETES
 export GOFLAGS := -trimpath
 export CGO_ENABLED := 0
 
-.PHONY: all build up down tools test lint generate integration e2e images conformance bench fuzz clean help
+# The specs that make e2e runs, one of each area that knarr serves, and their images.
+AREAS       = conformance/each-area.txt
+AREA_IMAGES = agnhost:2.63|busybox|nginx:1.27|pause
+
+.PHONY: all build up down tools test lint generate integration e2e cluster-e2e areas suite images conformance bench fuzz clean help
 
 all: build
 
@@ -58,11 +62,20 @@ integration: tools ## tests that need root, a kernel, containerd or etcd
 	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -vet=off -count=1 -p 1 \
 		$$(grep -rl --include='*_test.go' --exclude-dir=conformance '^//go:build integration' . | xargs -n1 dirname | sort -u)
 
-e2e: tools build ## a cluster of this build tried as a user would, in one process and in five
+e2e: cluster-e2e areas ## a cluster of this build tried as a user would, in one process and in five, and a spec of each area
+
+cluster-e2e: tools build
 	$(GO) build -ldflags '-s -w' -o bin/etcd go.etcd.io/etcd/server/v3
 	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 	KNARR_E2E_PARTS=1 $(GO) test -tags e2e -vet=off -count=1 -v -timeout 10m ./cmd/knarr/e2e
 	$(GO) test -tags e2e -vet=off -count=1 -v -timeout 30m ./cmd/knarr/kills
+
+areas: suite # one official spec of each area
+	$(MAKE) conformance SPECS=$(AREAS) IMAGES='$(AREA_IMAGES)'
+
+suite: build # the official suite, built
+	cd conformance/e2e && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/e2e .
+	bin/conformance/e2e -build
 
 images: ## what the conformance suite pulls, made here; says what each weighs; IMAGES= for only some
 	@missing=""; \
@@ -72,8 +85,7 @@ images: ## what the conformance suite pulls, made here; says what each weighs; I
 	cd conformance/images && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/images .
 	bin/conformance/images build -only '$(IMAGES)'
 
-conformance: tools build images ## the official suite on two nodes; SPECS=, AREA=, FOCUS=, PROCS=, or KUBECONFIG= of another cluster
-	cd conformance/e2e && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/conformance/e2e .
+conformance: tools suite images ## the official suite on two nodes; SPECS=, AREA=, FOCUS=, PROCS=, or KUBECONFIG= of another cluster
 	conformance/run
 
 bench: build ## speed and size, as ratios to a limit measured in the same run
