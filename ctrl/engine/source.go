@@ -124,9 +124,9 @@ func indexName(ix *ctrl.Index) string {
 func (s *source) changed(old, obj apis.Object) {
 	s.mu.Lock()
 	readers := s.readers
-	waiting := s.waiting
-	if len(waiting) > 0 {
-		s.waiting = map[waiter]bool{}
+	var waiting map[waiter]bool // which no wait adds to any more
+	if len(s.waiting) > 0 {
+		waiting, s.waiting = s.waiting, map[waiter]bool{}
 	}
 	s.mu.Unlock()
 	for w := range waiting {
