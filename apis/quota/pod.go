@@ -40,7 +40,7 @@ func extended(name string) bool {
 // an object but uses nothing.
 func podUsage(obj any, now time.Time) corev1.ResourceList {
 	pod := obj.(*corev1.Pod)
-	used := corev1.ResourceList{"count/pods": number(1)}
+	used := corev1.ResourceList{"count/pods": Number(1)}
 	if ended(pod, now) {
 		return used
 	}
@@ -62,7 +62,7 @@ func ended(pod *corev1.Pod, now time.Time) bool {
 
 // compute names requests and limits as quotas do.
 func compute(requested, limits corev1.ResourceList) corev1.ResourceList {
-	used := corev1.ResourceList{corev1.ResourcePods: number(1)}
+	used := corev1.ResourceList{corev1.ResourcePods: Number(1)}
 	for name, q := range requested {
 		switch {
 		case name == corev1.ResourceCPU, name == corev1.ResourceMemory, name == corev1.ResourceEphemeralStorage,

@@ -54,7 +54,7 @@ func For(gr schema.GroupResource) Meter {
 		func(any, time.Time) corev1.ResourceList {
 			used := corev1.ResourceList{}
 			for _, name := range names {
-				used[name] = number(1)
+				used[name] = Number(1)
 			}
 			return used
 		},
@@ -72,11 +72,12 @@ func Count(gr schema.GroupResource) corev1.ResourceName {
 
 func nowhere(corev1.ScopedResourceSelectorRequirement, any) bool { return false }
 
-func number(n int) resource.Quantity { return *resource.NewQuantity(int64(n), resource.DecimalSI) }
+// Number is n, as a quantity.
+func Number(n int) resource.Quantity { return *resource.NewQuantity(int64(n), resource.DecimalSI) }
 
-// Of returns which resources of a quota the meter counts.
-func (m Meter) Of(q *corev1.ResourceQuota) (names []corev1.ResourceName) {
-	for name := range q.Status.Hard {
+// Of returns which of the resources that a quota bounds the meter counts.
+func (m Meter) Of(hard corev1.ResourceList) (names []corev1.ResourceName) {
+	for name := range hard {
 		if m.Counts(name) {
 			names = append(names, name)
 		}
@@ -87,7 +88,7 @@ func (m Meter) Of(q *corev1.ResourceQuota) (names []corev1.ResourceName) {
 
 // Matches reports whether a quota is about an object.
 func (m Meter) Matches(q *corev1.ResourceQuota, obj any) bool {
-	return len(m.Of(q)) > 0 && m.Within(q, obj)
+	return len(m.Of(q.Status.Hard)) > 0 && m.Within(q, obj)
 }
 
 // Within reports whether an object is in all scopes of a quota.
@@ -139,14 +140,14 @@ func countsService(name corev1.ResourceName) bool {
 func serviceUsage(obj any, _ time.Time) corev1.ResourceList {
 	s := obj.(*corev1.Service)
 	used := corev1.ResourceList{
-		"count/services": number(1), corev1.ResourceServices: number(1),
-		corev1.ResourceServicesLoadBalancers: number(0), corev1.ResourceServicesNodePorts: number(0),
+		"count/services": Number(1), corev1.ResourceServices: Number(1),
+		corev1.ResourceServicesLoadBalancers: Number(0), corev1.ResourceServicesNodePorts: Number(0),
 	}
 	switch s.Spec.Type {
 	case corev1.ServiceTypeNodePort:
-		used[corev1.ResourceServicesNodePorts] = number(len(s.Spec.Ports))
+		used[corev1.ResourceServicesNodePorts] = Number(len(s.Spec.Ports))
 	case corev1.ServiceTypeLoadBalancer:
-		used[corev1.ResourceServicesLoadBalancers] = number(1)
+		used[corev1.ResourceServicesLoadBalancers] = Number(1)
 		ports := len(s.Spec.Ports)
 		if allocate := s.Spec.AllocateLoadBalancerNodePorts; allocate != nil && !*allocate {
 			ports = 0
@@ -156,7 +157,7 @@ func serviceUsage(obj any, _ time.Time) corev1.ResourceList {
 				}
 			}
 		}
-		used[corev1.ResourceServicesNodePorts] = number(ports)
+		used[corev1.ResourceServicesNodePorts] = Number(ports)
 	}
 	return used
 }
@@ -178,7 +179,7 @@ func countsClaim(name corev1.ResourceName) bool {
 
 func claimUsage(obj any, _ time.Time) corev1.ResourceList {
 	pvc := obj.(*corev1.PersistentVolumeClaim)
-	used := corev1.ResourceList{"count/persistentvolumeclaims": number(1), corev1.ResourcePersistentVolumeClaims: number(1)}
+	used := corev1.ResourceList{"count/persistentvolumeclaims": Number(1), corev1.ResourcePersistentVolumeClaims: Number(1)}
 	class := pvc.Annotations[corev1.BetaStorageClassAnnotation]
 	if _, old := pvc.Annotations[corev1.BetaStorageClassAnnotation]; !old && pvc.Spec.StorageClassName != nil {
 		class = *pvc.Spec.StorageClassName
@@ -193,7 +194,7 @@ func claimUsage(obj any, _ time.Time) corev1.ResourceList {
 		used[corev1.ResourceRequestsStorage] = size
 	}
 	if class != "" {
-		used[corev1.ResourceName(class+byStorageClass)+corev1.ResourcePersistentVolumeClaims] = number(1)
+		used[corev1.ResourceName(class+byStorageClass)+corev1.ResourcePersistentVolumeClaims] = Number(1)
 		if sized {
 			used[corev1.ResourceName(class+byStorageClass)+corev1.ResourceRequestsStorage] = size
 		}
@@ -230,7 +231,7 @@ func countsDevices(name corev1.ResourceName) bool {
 
 func deviceUsage(obj any, _ time.Time) corev1.ResourceList {
 	claim := obj.(*resourcev1.ResourceClaim)
-	used := corev1.ResourceList{"count/resourceclaims.resource.k8s.io": number(1)}
+	used := corev1.ResourceList{"count/resourceclaims.resource.k8s.io": Number(1)}
 	for i := range claim.Spec.Devices.Requests {
 		// Of alternatives the one that needs most of a class counts.
 		most := map[string]int64{}

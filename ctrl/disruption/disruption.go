@@ -3,6 +3,7 @@
 package disruption
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -32,10 +33,10 @@ var Controller = ctrl.Controller[*policyv1.PodDisruptionBudget, input]{
 	Source: "controllermanager",
 	Reads: []ctrl.Read{
 		ctrl.Watch(wakeForPod),
-		ctrl.Watch(scaled(func(s *appsv1.ReplicaSet) *int32 { return s.Spec.Replicas })),
-		ctrl.Watch(scaled(func(d *appsv1.Deployment) *int32 { return d.Spec.Replicas })),
-		ctrl.Watch(scaled(func(s *appsv1.StatefulSet) *int32 { return s.Spec.Replicas })),
-		ctrl.Watch(scaled(func(c *corev1.ReplicationController) *int32 { return c.Spec.Replicas })),
+		scaled(func(s *appsv1.ReplicaSet) *int32 { return s.Spec.Replicas }),
+		scaled(func(d *appsv1.Deployment) *int32 { return d.Spec.Replicas }),
+		scaled(func(s *appsv1.StatefulSet) *int32 { return s.Spec.Replicas }),
+		scaled(func(c *corev1.ReplicationController) *int32 { return c.Spec.Replicas }),
 	},
 	Writes: []ctrl.Write{ctrl.May(&policyv1.PodDisruptionBudget{}, ctrl.UpdateStatus)},
 	Heeds:  outdated,
@@ -78,23 +79,21 @@ func budgets(w ctrl.World, p *corev1.Pod) (found []*policyv1.PodDisruptionBudget
 	return found
 }
 
-// scaled wakes the budgets of a namespace in which something was scaled.
-func scaled[T apis.Object](replicas func(T) *int32) func(w ctrl.World, old, obj T) []ctrl.Key {
-	return func(w ctrl.World, old, obj T) (keys []ctrl.Key) {
-		var none T
-		is := func(o T) bool { return any(o) != any(none) }
-		if is(old) && is(obj) && equality.Semantic.DeepEqual(replicas(old), replicas(obj)) {
-			return nil
-		}
+// scaled reads kind T for the budgets of a namespace in which one is scaled.
+func scaled[T apis.Object](replicas func(T) *int32) ctrl.Read {
+	return ctrl.Read{Kind: reflect.TypeFor[T](), Wakes: func(w ctrl.World, old, obj apis.Object) (keys []ctrl.Key) {
 		some := obj
-		if !is(obj) {
+		switch {
+		case obj == nil:
 			some = old
+		case old != nil && wants(replicas(old.(T))) == wants(replicas(obj.(T))):
+			return nil
 		}
 		for _, b := range ctrl.In[*policyv1.PodDisruptionBudget](w, some.GetNamespace()) {
 			keys = append(keys, ctrl.KeyOf(b))
 		}
 		return keys
-	}
+	}}
 }
 
 type input struct {
@@ -133,15 +132,7 @@ func gather(w ctrl.World, b *policyv1.PodDisruptionBudget) input {
 	return in
 }
 
-func byName[T apis.Object](a, b T) int {
-	switch {
-	case a.GetName() < b.GetName():
-		return -1
-	case a.GetName() > b.GetName():
-		return 1
-	}
-	return 0
-}
+func byName[T apis.Object](a, b T) int { return cmp.Compare(a.GetName(), b.GetName()) }
 
 func decide(in input) ctrl.Plan {
 	b, plan, told := in.budget, ctrl.Plan{}, memo{none: len(in.pods) == 0, shared: in.shared}

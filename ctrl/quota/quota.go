@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -94,26 +93,16 @@ func watch[T apis.Object](m quota.Meter) ctrl.Read {
 
 // used is what an object uses of what a quota bounds.
 func used(m quota.Meter, q *corev1.ResourceQuota, obj any, now time.Time) corev1.ResourceList {
-	names := counted(m, q)
+	names := m.Of(q.Spec.Hard)
 	if len(names) == 0 || !m.Within(q, obj) {
 		return nil
 	}
 	return quota.Part(m.Usage(obj, now), names)
 }
 
-// counted are the names in the spec of a quota of what a meter counts.
-func counted(m quota.Meter, q *corev1.ResourceQuota) (names []corev1.ResourceName) {
-	for name := range q.Spec.Hard {
-		if m.Counts(name) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
 // Heeds reports whether the number of objects of a kind matters to a quota.
 func Heeds(q *corev1.ResourceQuota, kind schema.GroupResource) bool {
-	return len(counted(quota.For(kind), q)) > 0
+	return len(quota.For(kind).Of(q.Spec.Hard)) > 0
 }
 
 type input struct {
@@ -153,7 +142,7 @@ func gather(w ctrl.World, q *corev1.ResourceQuota, counts Counts) input {
 // read gathers the objects of kind T if the quota is about them.
 func read[T apis.Object](w ctrl.World, m quota.Meter, q *corev1.ResourceQuota) measured {
 	out := measured{Meter: m}
-	if len(counted(m, q)) > 0 {
+	if len(m.Of(q.Spec.Hard)) > 0 {
 		for _, obj := range ctrl.In[T](w, q.Namespace) {
 			out.objects = append(out.objects, obj)
 		}
@@ -199,7 +188,7 @@ func (in input) settles() bool {
 func (in input) count() (sum corev1.ResourceList, unknown bool) {
 	sum = corev1.ResourceList{}
 	for _, of := range in.objects {
-		names := counted(of.Meter, in.quota)
+		names := of.Of(in.quota.Spec.Hard)
 		sum = quota.Sum(sum, none(names))
 		for _, obj := range of.objects {
 			sum = quota.Sum(sum, used(of.Meter, in.quota, obj, in.now))
@@ -217,7 +206,7 @@ func (in input) count() (sum corev1.ResourceList, unknown bool) {
 			if len(quota.Scopes(in.quota)) > 0 {
 				n = 0 // only what is measured is in a scope
 			}
-			sum[name] = number(n)
+			sum[name] = quota.Number(n)
 		case !in.all:
 			unknown = true
 			if had {
@@ -237,13 +226,10 @@ func kindOf(name corev1.ResourceName) schema.GroupResource {
 func none(names []corev1.ResourceName) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	for _, name := range names {
-		out[name] = number(0)
+		out[name] = quota.Number(0)
 	}
 	return out
 }
-
-// number is n, as a quantity.
-func number(n int) resource.Quantity { return *resource.NewQuantity(int64(n), resource.DecimalSI) }
 
 // fell reports whether less of something was counted than before, or it was
 // not known before.

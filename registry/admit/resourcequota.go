@@ -203,7 +203,7 @@ func chargeTo(quotas []*corev1.ResourceQuota, r *Request, now time.Time) ([]*cor
 		if !m.Matches(q, r.Object) {
 			continue
 		}
-		names := m.Of(q)
+		names := m.Of(q.Status.Hard)
 		if err := known(q, names, r); err != nil {
 			return nil, err
 		}

@@ -1,11 +1,12 @@
 package sweep
 
 import (
+	"log/slog"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/knarr-dev/knarr/ctrl"
 	"github.com/knarr-dev/knarr/ctrl/quota"
@@ -59,12 +60,13 @@ func (w *watcher) wakeQuotas(kind schema.GroupResource, ns string) {
 	if ns == "" || !w.engine.Shared(corev1.SchemeGroupVersion.WithResource("resourcequotas")) {
 		return
 	}
-	quotas, err := w.engine.Informers.Core().V1().ResourceQuotas().Informer().GetIndexer().ByIndex(cache.NamespaceIndex, ns)
+	quotas, err := w.engine.Informers.Core().V1().ResourceQuotas().Lister().ResourceQuotas(ns).List(labels.Everything())
 	if err != nil {
-		return // there is no such index yet
+		slog.Error("quotas are not counted anew", "namespace", ns, "err", err)
+		return
 	}
-	for _, obj := range quotas {
-		if q, ok := obj.(*corev1.ResourceQuota); ok && quota.Heeds(q, kind) {
+	for _, q := range quotas {
+		if quota.Heeds(q, kind) {
 			w.engine.Wake(quota.Name, ctrl.KeyOf(q))
 		}
 	}
