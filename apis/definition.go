@@ -146,7 +146,7 @@ func sub[T Object](s Sub[T]) Sub[Object] {
 func lifetime[T Object](l Lifetime[T]) Lifetime[Object] {
 	e := Lifetime[Object]{
 		TTL: l.TTL, UpsertsOnUpdate: l.UpsertsOnUpdate, NeedsVersion: l.NeedsVersion,
-		ReturnsDeleted: l.ReturnsDeleted, OrphansDefault: l.OrphansDefault,
+		ReturnsDeleted: l.ReturnsDeleted, OrphansDefault: l.OrphansDefault, OrphansWarning: l.OrphansWarning,
 		Held:  func(Object) bool { return false },
 		Leave: func(Object) {},
 	}

@@ -77,6 +77,7 @@ type Lifetime[T Object] struct {
 	NeedsVersion    bool          // an update must name the resourceVersion it replaces
 	ReturnsDeleted  bool          // DELETE answers with the object rather than a Status
 	OrphansDefault  bool          // dependents are orphaned where DELETE does not say
+	OrphansWarning  string        // what DELETE warns of where it does not say
 
 	// Grace is how many seconds obj is given between being asked to go and
 	// going; asked is what the client wants, nil where it did not say.

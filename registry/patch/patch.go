@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -66,6 +67,9 @@ func (p *Patch) json(k *wire.Kind, old apis.Object) (apis.Object, []string, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := k.Holds(patched); err != nil {
+		return nil, nil, invalid(string(patched), err)
+	}
 	obj := k.New()
 	more, err := kjson.UnmarshalStrict(patched, obj)
 	if err != nil {
@@ -88,7 +92,9 @@ func (p *Patch) faults() (faults []error, err error) {
 	}
 	var ops []operation
 	if faults, err = kjson.UnmarshalStrict(p.Body, &ops); err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		// The text names the type, which clients know by upstream's name.
+		text := strings.Replace(err.Error(), "patch.operation", "handlers.jsonPatchOp", 1)
+		return nil, apierrors.NewBadRequest("error decoding patch: " + text)
 	}
 	for i, fault := range faults {
 		faults[i] = fmt.Errorf("json patch %w", fault)

@@ -40,7 +40,15 @@ func (f *Form) Rescale(ctx context.Context, c *Call, in *autoscalingv1.Scale) (W
 	if in.Name != c.Name {
 		return Written{}, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", in.Name, c.Name))
 	}
-	return f.modify(ctx, c, func(old apis.Object) (apis.Object, error) { return f.scaled(old, in) }, 0)
+	if in.Namespace != "" && in.Namespace != c.Namespace {
+		return Written{}, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return f.modify(ctx, c, func(old apis.Object) (apis.Object, error) {
+		if in.UID != "" && in.UID != old.GetUID() {
+			return nil, f.another(c, in.UID, old.GetUID())
+		}
+		return f.scaled(old, in)
+	}, 0)
 }
 
 // PatchScale changes the scale of an object by a patch of the scale.

@@ -81,10 +81,7 @@ func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, er
 		return Written{}, err
 	}
 	if v := obj.GetResourceVersion(); v != "" && v != "0" {
-		// As upstream: its clients go by this text alone.
-		return Written{}, &apierrors.StatusError{ErrStatus: metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: "resourceVersion should not be set on objects to be created",
-		}}
+		return Written{}, bare("resourceVersion should not be set on objects to be created")
 	}
 	reset(obj)
 	f.Default(obj)
@@ -141,6 +138,14 @@ func (f *Form) owned(old, obj apis.Object, c *Call) (apis.Object, error) {
 		return o.Create(obj, c.Manager)
 	}
 	return o.Update(old, obj, c.Manager)
+}
+
+// bare is an error that upstream gives no reason: its clients go by the text
+// alone.
+func bare(text string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: text,
+	}}
 }
 
 // reset clears the metadata that a client may not set.

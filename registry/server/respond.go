@@ -141,7 +141,7 @@ func (a *answer) object(f *rest.Form, code int, obj, shown apis.Object) {
 		}
 		a.send(code, t)
 	case metaList:
-		a.fail(wrongShape(fmt.Sprintf("you requested PartialObjectMetadataList, but the requested object is not a list (%T)", obj)))
+		a.fail(wrongShape(fmt.Sprintf("you requested PartialObjectMetadataList, but the requested object is not a list (*%s.%s)", f.Wire.Inside(), f.GroupVersionKind.Kind)))
 	default:
 		a.send(code, shown)
 	}
@@ -176,7 +176,7 @@ func (a *answer) list(f *rest.Form, objs []*cache.Object, meta wire.ListMeta) {
 	var err error
 	switch {
 	case a.f.shape == metaOnly:
-		err = wrongShape(fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%sList)", f.GroupVersionKind.Kind))
+		err = wrongShape(fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (*%s.%sList)", f.Wire.Inside(), f.GroupVersionKind.Kind))
 	case a.f.shape != whole:
 		err = a.shapedList(f, objs, meta)
 	case a.f.media == wire.Protobuf:

@@ -143,6 +143,10 @@ func (a *answer) listOptions(f *rest.Form, req *registry.Request) (*metav1.ListO
 		ResourceVersion: opts.ResourceVersion, ResourceVersionMatch: opts.ResourceVersionMatch, TimeoutSeconds: opts.TimeoutSeconds,
 		Limit: opts.Limit, Continue: opts.Continue, SendInitialEvents: opts.SendInitialEvents,
 	}
+	if opts.Watch && opts.SendInitialEvents == nil && opts.ResourceVersionMatch == "" && (opts.ResourceVersion == "" || opts.ResourceVersion == "0") {
+		// As upstream: such a watch is taken for one that asks for what there is.
+		internal.SendInitialEvents, internal.ResourceVersionMatch = new(true), metav1.ResourceVersionMatchNotOlderThan
+	}
 	if errs := listvalidation.ValidateListOptions(&internal, true); len(errs) > 0 {
 		return nil, sel, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
 	}
@@ -296,7 +300,7 @@ func (a *answer) doDelete(f *rest.Form, req *registry.Request) error {
 	if err := a.negotiate(); err != nil {
 		return err
 	}
-	opts, err := a.deleteOptions()
+	opts, err := a.deleteOptions(f)
 	if err != nil {
 		return err
 	}
@@ -335,7 +339,7 @@ func (a *answer) doDeleteCollection(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
-	opts, err := a.deleteOptions()
+	opts, err := a.deleteOptions(f)
 	if err != nil {
 		return err
 	}
@@ -350,8 +354,8 @@ func (a *answer) doDeleteCollection(f *rest.Form, req *registry.Request) error {
 }
 
 // deleteOptions reads the options of a deletion from the body, or without
-// one from the query.
-func (a *answer) deleteOptions() (*metav1.DeleteOptions, error) {
+// one from the query. It warns of what they leave open.
+func (a *answer) deleteOptions(f *rest.Form) (*metav1.DeleteOptions, error) {
 	opts := &metav1.DeleteOptions{}
 	body, err := a.bytes()
 	if err != nil {
@@ -376,6 +380,9 @@ func (a *answer) deleteOptions() (*metav1.DeleteOptions, error) {
 	}
 	if opts.GracePeriodSeconds != nil && *opts.GracePeriodSeconds < 0 {
 		opts.GracePeriodSeconds = new(int64(1)) // as upstream
+	}
+	if w := f.Lifetime.OrphansWarning; w != "" && opts.PropagationPolicy == nil && opts.OrphanDependents == nil { //nolint:staticcheck // deprecated, and still in use
+		registry.Warn(a.r.Context(), w)
 	}
 	return opts, nil
 }

@@ -48,7 +48,7 @@ func Row(d *apis.Definition, obj, shown apis.Object, include metav1.IncludeObjec
 	case metav1.IncludeMetadata, "":
 		row.Object = runtime.RawExtension{Object: Metadata(shown, version)}
 	default:
-		return row, fmt.Errorf("unrecognized includeObject value: %q", include)
+		return row, fmt.Errorf("Unable to convert to Table as requested: includeObject: Invalid value: %q: must be 'Metadata', 'Object', 'None', or empty", include) //nolint:staticcheck // the stock server's words
 	}
 	return row, nil
 }
