@@ -3,11 +3,13 @@ package apis
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 // A Definition is a Resource with its type erased: what registry works with.
@@ -16,6 +18,8 @@ type Definition struct {
 	schema.GroupVersionKind
 
 	Plural     string
+	Singular   string
+	List       string // the kind of lists
 	Short      []string
 	Categories []string
 	Scope      Scope
@@ -41,6 +45,17 @@ type Definition struct {
 	Views   []View
 
 	Lifetime Lifetime[Object]
+
+	Custom *Custom // nil for a kind that has a Go type
+}
+
+// Custom is what is known of a kind that a CustomResourceDefinition defines,
+// in one of its versions, besides what is known of all kinds.
+type Custom struct {
+	V2, V3  *spec.Schema // for the OpenAPI documents
+	Schema  string       // which changes where they do
+	Storage string       // the version that objects are stored in
+	Ending  bool         // it is being deleted, and takes no new objects
 }
 
 // GroupResource names the kind as errors and rules do.
@@ -69,7 +84,7 @@ func Define[T Object](r Resource[T]) Definition {
 	d := Definition{
 		GroupVersionKind: schema.GroupVersionKind{Kind: typ.Name()},
 
-		Plural: r.Plural, Short: r.Short, Categories: r.Categories, Scope: r.Scope, Verbs: r.Verbs, StoredAt: r.StoredAt,
+		Plural: r.Plural, Singular: strings.ToLower(typ.Name()), List: typ.Name() + "List", Short: r.Short, Categories: r.Categories, Scope: r.Scope, Verbs: r.Verbs, StoredAt: r.StoredAt,
 		Deprecated: r.Deprecated,
 		New:        func() Object { return reflect.New(typ).Interface().(Object) },
 		Acts:       r.Acts, Indexed: r.Indexed, Views: r.Views, Name: r.Name,
@@ -109,6 +124,8 @@ func Define[T Object](r Resource[T]) Definition {
 			Wanted:   func(obj Object) *int32 { return s.Wanted(obj.(T)) },
 			Has:      func(obj Object) int32 { return s.Has(obj.(T)) },
 			Selector: func(obj Object) string { return s.Selector(obj.(T)) },
+			Want:     func(obj Object, n int32) { *s.Wanted(obj.(T)) = n },
+			Path:     "spec.replicas",
 		}
 	}
 	d.Columns = columns(r.Columns)

@@ -95,10 +95,13 @@ func (f *Form) FieldSelector(text string) (fields.Selector, error) {
 				}
 			}
 		}
-		if _, known := f.Fields[stored]; known {
+		_, known := f.Fields[stored]
+		switch {
+		case known && f.Custom != nil:
+			return FieldOf(f.Version, stored), value, nil
+		case known:
 			return stored, value, nil
-		}
-		if len(f.Fields) == 0 {
+		case len(f.Fields) == 0 && f.Custom == nil:
 			return "", "", fmt.Errorf("%q is not a known field selector: only %q, %q", name, "metadata.name", "metadata.namespace")
 		}
 		return "", "", fmt.Errorf("field label not supported: %s", name)

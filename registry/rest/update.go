@@ -159,7 +159,7 @@ func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur curren
 func (f *Form) current(ctx context.Context, c *Call, conflict *registry.Conflict) (current, error) {
 	if conflict == nil {
 		if o := f.Objects.Get(registry.Key(c.Namespace, c.Name)); o != nil {
-			return current{&o.Object, false}, nil
+			return current{o.In(f.Main().Wire), false}, nil
 		}
 	} else if conflict.Have != nil && conflict.Key == f.path(c.Namespace, c.Name) {
 		o, err := f.Main().Wire.Object(conflict.Have.Value, conflict.Have.Rev)

@@ -86,6 +86,9 @@ func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, er
 			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: "resourceVersion should not be set on objects to be created",
 		}}
 	}
+	if f.Custom != nil && f.Custom.Ending {
+		return Written{}, apierrors.NewForbidden(f.GroupResource(), obj.GetName(), errors.New("create not allowed while custom resource definition is terminating"))
+	}
 	reset(obj)
 	f.Default(obj)
 	dedupOwners(ctx, obj)

@@ -106,15 +106,16 @@ func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, fault
 	if err := json.Unmarshal(data, &meta); err != nil {
 		return nil, k.unrecognized(fmt.Errorf("couldn't get version/kind; json parse error: %w", err), data)
 	}
+	if k.codec != nil && meta.Kind == "" {
+		return nil, k.cannot(runtime.NewMissingKindErr(string(data)))
+	}
+	if k.codec != nil && meta.APIVersion == "" {
+		return nil, k.cannot(runtime.NewMissingVersionErr(string(data)))
+	}
 	if err := k.same(meta.APIVersion, meta.Kind); err != nil {
 		return nil, err
 	}
-	var unknown []error
-	if strict == Ignore {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
-	} else {
-		unknown, err = kjson.UnmarshalStrict(data, obj)
-	}
+	unknown, err := k.Parse(data, obj, strict)
 	if err != nil {
 		return nil, k.cannot(err)
 	}
@@ -127,6 +128,19 @@ func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, fault
 		warnings = append(warnings, e.Error())
 	}
 	return warnings, nil
+}
+
+// Parse reads JSON that is known to be an object of kind k into obj, a new
+// one. Unless they are to be ignored it returns what is wrong with its fields:
+// that they are unknown or given twice.
+func (k *Kind) Parse(data []byte, obj apis.Object, strict Strictness) (faults []error, err error) {
+	switch {
+	case k.codec != nil:
+		return k.codec.Parse(data, obj, strict != Ignore)
+	case strict == Ignore:
+		return nil, kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
+	}
+	return kjson.UnmarshalStrict(data, obj)
 }
 
 // unrecognized is the error of a body that is nothing at all.
