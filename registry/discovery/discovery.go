@@ -67,13 +67,15 @@ func custom(groups []apis.Group, kinds []*apis.Definition) (versions []Version) 
 	return versions
 }
 
-// verbs are those that a kind is asked with.
+// verbs are those that a kind is asked with, in upstream's order.
 func verbs(d *apis.Definition) []string {
-	sorted := slices.Sorted(slices.Values(d.Verbs))
-	if d.Custom != nil && d.Custom.Ending {
-		return slices.DeleteFunc(sorted, func(v string) bool { return v == "create" || v == "patch" || v == "update" })
+	switch {
+	case d.Custom == nil:
+		return slices.Sorted(slices.Values(d.Verbs))
+	case d.Custom.Ending:
+		return []string{"delete", "deletecollection", "get", "list", "watch"}
 	}
-	return sorted
+	return []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
 }
 
 // A subresource is one row below a kind.
@@ -102,7 +104,9 @@ func subresources(d *apis.Definition) (all []subresource) {
 	for i := range all {
 		all[i].verbs = slices.Sorted(slices.Values(all[i].verbs))
 	}
-	slices.SortFunc(all, func(a, b subresource) int { return cmp.Compare(a.name, b.name) })
+	if d.Custom == nil { // of which upstream tells in the order that they stand here
+		slices.SortFunc(all, func(a, b subresource) int { return cmp.Compare(a.name, b.name) })
+	}
 	return all
 }
 

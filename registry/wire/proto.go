@@ -226,7 +226,7 @@ func (k *Kind) JSONListOpen(meta ListMeta) []byte {
 	var b strings.Builder
 	b.WriteString(`{"kind":"` + k.list + `","apiVersion":"` + k.GroupVersion().String() + `","metadata":{"resourceVersion":"`)
 	b.WriteString(strconv.FormatInt(meta.Rev, 10) + `"`)
-	if meta.Continue != "" {
+	if meta.Continue != "" || k.codec != nil {
 		b.WriteString(`,"continue":"` + meta.Continue + `"`)
 	}
 	if meta.Remaining != nil {
