@@ -20,16 +20,6 @@ import (
 // the other definitions of its group. It is a pure function of them.
 func judge(c *apiextensionsv1.CustomResourceDefinition, others []*apiextensionsv1.CustomResourceDefinition, now metav1.Time) {
 	set := func(cond apiextensionsv1.CustomResourceDefinitionCondition) { apiextensions.SetCondition(c, cond, now) }
-	if cond := approval(c); cond != nil {
-		set(*cond)
-	}
-	if cond := structural(c); cond != nil {
-		set(*cond)
-	} else {
-		c.Status.Conditions = slices.DeleteFunc(c.Status.Conditions, func(o apiextensionsv1.CustomResourceDefinitionCondition) bool {
-			return o.Type == apiextensionsv1.NonStructuralSchema
-		})
-	}
 	named := names(c, others)
 	set(named)
 	switch {
@@ -43,6 +33,16 @@ func judge(c *apiextensionsv1.CustomResourceDefinition, others []*apiextensionsv
 		set(apiextensionsv1.CustomResourceDefinitionCondition{
 			Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionFalse, Reason: "NotAccepted",
 			Message: "not all names are accepted",
+		})
+	}
+	if cond := approval(c); cond != nil {
+		set(*cond)
+	}
+	if cond := structural(c); cond != nil {
+		set(*cond)
+	} else {
+		c.Status.Conditions = slices.DeleteFunc(c.Status.Conditions, func(o apiextensionsv1.CustomResourceDefinitionCondition) bool {
+			return o.Type == apiextensionsv1.NonStructuralSchema
 		})
 	}
 }

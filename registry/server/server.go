@@ -236,7 +236,12 @@ func (s *Server) serve(a *answer, req *registry.Request) {
 	switch {
 	case err != nil:
 		a.fail(err)
+	case f != nil && f.Custom != nil && misplaced(f, req):
+		http.NotFound(a.w, a.r)
 	case f != nil:
+		if f.Deprecated != "" {
+			registry.Warn(a.r.Context(), f.Deprecated)
+		}
 		if err := s.do(a, f, req); err != nil {
 			a.fail(err)
 		}
@@ -245,6 +250,15 @@ func (s *Server) serve(a *answer, req *registry.Request) {
 	default:
 		http.NotFound(a.w, a.r)
 	}
+}
+
+// misplaced reports whether a request is made in a namespace for what is in
+// none, or the other way round. Of custom kinds there is no such path.
+func misplaced(f *rest.Form, req *registry.Request) bool {
+	if f.Scope == apis.Cluster {
+		return req.Namespace != ""
+	}
+	return req.Namespace == "" && req.Verb != "list" && req.Verb != "watch"
 }
 
 // path finds the handler of a path that is no resource: its own, or the one
@@ -298,6 +312,9 @@ func (s *Server) do(a *answer, f *rest.Form, req *registry.Request) error {
 		return a.doScale(f, req)
 	}
 	if req.Sub != "" && f.Sub(req.Sub) == nil {
+		if f.Custom != nil {
+			return apierrors.NewNotFound(f.GroupResource(), req.Name)
+		}
 		return noSuchThing()
 	}
 	deed := deeds[req.Verb]

@@ -107,10 +107,10 @@ func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, fault
 		return nil, k.unrecognized(fmt.Errorf("couldn't get version/kind; json parse error: %w", err), data)
 	}
 	if k.codec != nil && meta.Kind == "" {
-		return nil, k.cannot(runtime.NewMissingKindErr(string(data)))
+		return nil, k.unrecognized(runtime.NewMissingKindErr(string(data)), data)
 	}
 	if k.codec != nil && meta.APIVersion == "" {
-		return nil, k.cannot(runtime.NewMissingVersionErr(string(data)))
+		return nil, k.unrecognized(runtime.NewMissingVersionErr(string(data)), data)
 	}
 	if err := k.same(meta.APIVersion, meta.Kind); err != nil {
 		return nil, err
