@@ -46,8 +46,27 @@ func (f *family) published(v *version) (v2, v3 *spec.Schema) {
 	v2 = &spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}}}
 	if !unfolded.XPreserveUnknownFields && !f.Spec.PreserveUnknownFields {
 		v2 = native(openapiv2.ToStructuralOpenAPIV2(unfolded), true)
+		undefaulted(v2)
 	}
 	return marked(v2, v), marked(v3, v)
+}
+
+// undefaulted takes the defaults out of a schema, which has none in v2.
+func undefaulted(s *spec.Schema) {
+	if s == nil {
+		return
+	}
+	s.Default = nil
+	for name, p := range s.Properties {
+		undefaulted(&p)
+		s.Properties[name] = p
+	}
+	if s.Items != nil {
+		undefaulted(s.Items.Schema)
+	}
+	if s.AdditionalProperties != nil {
+		undefaulted(s.AdditionalProperties.Schema)
+	}
 }
 
 // digest is another for another schema.
@@ -87,6 +106,9 @@ func metadata() spec.Schema {
 	return *spec.RefSchema(models + objectMeta).WithDescription(metav1.PartialObjectMetadata{}.SwaggerDoc()["metadata"])
 }
 
+// Where it is said what each field of all objects is for.
+const conventions = "More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
+
 // embedded gives what is embedded in a schema what all objects have.
 func embedded(s *spec.Schema, v2 bool) {
 	if s == nil {
@@ -108,11 +130,8 @@ func embedded(s *spec.Schema, v2 bool) {
 	if is, _ := s.Extensions.GetBool("x-kubernetes-embedded-resource"); !is {
 		return
 	}
-	docs, types := metav1.TypeMeta{}.SwaggerDoc(), library()[typeMeta].Schema.Properties
-	for _, name := range []string{"apiVersion", "kind"} {
-		p := types[name]
-		s.SetProperty(name, *p.WithDescription(docs[name]))
-	}
+	s.SetProperty("apiVersion", *spec.StringProperty().WithDescription("apiVersion defines the versioned schema of this representation of an object. "+conventions+"#resources"))
+	s.SetProperty("kind", *spec.StringProperty().WithDescription("kind is a string value representing the type of this object. In CamelCase. "+conventions+"#types-kinds"))
 	s.SetProperty("metadata", metadata())
 	for _, name := range []string{"kind", "apiVersion"} {
 		if !slices.Contains(s.Required, name) {

@@ -32,6 +32,9 @@ func (d *doc) custom(def *apis.Definition, kind string) *spec.Schema {
 	return ref
 }
 
+// selectable says by which fields objects can be selected.
+const selectable = "x-kubernetes-selectable-fields"
+
 func (d *doc) customList(def *apis.Definition) spec.Schema {
 	text := fmt.Sprintf("List of %s. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", def.Plural)
 	meta := d.model(reflect.TypeFor[metav1.ListMeta]())
@@ -45,6 +48,9 @@ func (d *doc) customList(def *apis.Definition) spec.Schema {
 		}
 	}
 	s.AddExtension("x-kubernetes-group-version-kind", []any{gvkValue(d.gv.WithKind(def.List))})
+	if fields, ok := def.Custom.V3.Extensions[selectable]; ok {
+		s.AddExtension(selectable, fields)
+	}
 	return s
 }
 
