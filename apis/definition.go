@@ -56,6 +56,7 @@ type Custom struct {
 	Schema  string       // which changes where they do
 	Storage string       // the version that objects are stored in
 	Ending  bool         // it is being deleted, and takes no new objects
+	Known   bool         // discovery may tell of it
 }
 
 // GroupResource names the kind as errors and rules do.

@@ -47,6 +47,7 @@ type Definitions struct {
 	known     map[string]*apiextensionsv1.CustomResourceDefinition
 	installed map[string]*installed
 	changed   bool            // not all that is installed is served
+	leaving   []*cache.Kind   // those that are served no more
 	failed    map[string]bool // definitions to look at again
 	cleaning  map[string]bool // by name and UID: those whose objects are being deleted
 	cleaned   chan string
@@ -56,6 +57,7 @@ type Definitions struct {
 type installed struct {
 	*family
 
+	wire    *wire.Kind // of the objects as they are stored
 	objects *cache.Kind
 	stored  *rest.Kind // of the version that is stored, be it served or not
 	kinds   []*rest.Kind
@@ -92,9 +94,10 @@ func (d *Definitions) Begin(records []registry.Record) {
 			slog.Error("a definition cannot be served", "obj", "CustomResourceDefinition/"+c.Name, "err", err)
 			continue
 		}
-		i, w, cfg := d.prepare(f)
-		i.objects = d.Service.Cache.Add(w, cfg)
-		d.finish(i, w)
+		f.known = apiextensions.Is(c, apiextensionsv1.Established)
+		i, cfg := d.prepare(f)
+		i.objects = d.Service.Cache.Add(i.wire, cfg)
+		d.finish(i)
 	}
 	d.publish()
 }
@@ -232,13 +235,13 @@ func (d *Definitions) settle(ctx context.Context) {
 		}
 		c = c.DeepCopy()
 		judge(c, slices.Collect(maps.Values(d.known)), metav1.NewTime(d.Service.Now()))
-		if err := d.install(ctx, c); err != nil {
+		if err := d.install(ctx, c, apiextensions.Is(d.known[name], apiextensionsv1.Established)); err != nil {
 			slog.ErrorContext(ctx, "a definition cannot be served", "obj", "CustomResourceDefinition/"+name, "err", err)
 			continue
 		}
 		judged = append(judged, c)
 	}
-	// First all is served, then it is said to be.
+	// First all is served, then it is said to be, then discovery tells of it.
 	d.publish()
 	for _, c := range judged {
 		if err := d.keep(ctx, c); err != nil && ctx.Err() == nil {
@@ -246,6 +249,7 @@ func (d *Definitions) settle(ctx context.Context) {
 			d.failed[c.Name] = true
 		}
 	}
+	d.publish()
 }
 
 // keep writes down what was found out about a definition, and has its objects
@@ -264,6 +268,9 @@ func (d *Definitions) keep(ctx context.Context, c *apiextensionsv1.CustomResourc
 			return err
 		}
 		d.known[c.Name] = w
+		if err := d.install(ctx, w, apiextensions.Is(w, apiextensionsv1.Established)); err != nil {
+			return err
+		}
 	}
 	if c.DeletionTimestamp != nil && slices.Contains(c.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer) {
 		key := c.Name + " " + string(c.UID)
@@ -292,46 +299,45 @@ func (d *Definitions) rewrite(ctx context.Context, name string, change func(*api
 }
 
 // install has the cache keep the objects of a definition's kinds, as the
-// definition is now.
-func (d *Definitions) install(ctx context.Context, c *apiextensionsv1.CustomResourceDefinition) error {
+// definition is now. Known says whether clients may know of the kinds.
+func (d *Definitions) install(ctx context.Context, c *apiextensionsv1.CustomResourceDefinition, known bool) error {
 	old := d.installed[c.Name]
 	if !d.serves(c) {
 		d.uninstall(c.Name)
 		return nil
 	}
 	if old != nil && same(old.CustomResourceDefinition, c) {
+		if old.known != known || ending(old.CustomResourceDefinition) != ending(c) {
+			f := *old.family
+			f.CustomResourceDefinition, f.known = c, known
+			d.finish(&installed{family: &f, wire: old.wire, objects: old.objects})
+		}
 		return nil
 	}
 	f, err := newFamily(c, d.Call)
 	if err != nil {
 		return err
 	}
-	i, w, cfg := d.prepare(f)
-	switch {
-	case old != nil && old.objects.Path == cfg.Path:
-		i.objects = d.Service.Cache.Renew(old.objects, w, cfg)
-	case old != nil:
-		d.uninstall(c.Name)
-		fallthrough
-	default:
-		if i.objects, err = d.Service.Cache.Put(ctx, w, cfg); err != nil {
-			d.failed[c.Name] = true
-			return err
-		}
+	f.known = known
+	i, cfg := d.prepare(f)
+	if old != nil { // the path is the same: it follows from the definition's name
+		i.objects = d.Service.Cache.Renew(old.objects, i.wire, cfg)
+	} else if i.objects, err = d.Service.Cache.Put(ctx, i.wire, cfg); err != nil {
+		d.failed[c.Name] = true
+		return err
 	}
-	d.finish(i, w)
+	d.finish(i)
 	return nil
 }
 
 // same reports whether two states of a definition define the same.
 func same(a, b *apiextensionsv1.CustomResourceDefinition) bool {
 	return a.UID == b.UID && apiequality.Semantic.DeepEqual(a.Spec, b.Spec) &&
-		apiequality.Semantic.DeepEqual(a.Status.AcceptedNames, b.Status.AcceptedNames) && state(a) == state(b)
+		apiequality.Semantic.DeepEqual(a.Status.AcceptedNames, b.Status.AcceptedNames)
 }
 
-// state are the conditions that make a difference to what is served.
-func state(c *apiextensionsv1.CustomResourceDefinition) [2]bool {
-	return [2]bool{apiextensions.Is(c, apiextensionsv1.Established), apiextensions.Is(c, apiextensionsv1.Terminating)}
+func ending(c *apiextensionsv1.CustomResourceDefinition) bool {
+	return apiextensions.Is(c, apiextensionsv1.Terminating)
 }
 
 func (d *Definitions) uninstall(name string) {
@@ -341,11 +347,11 @@ func (d *Definitions) uninstall(name string) {
 	}
 	delete(d.installed, name)
 	d.changed = true
-	d.Service.Cache.Remove(i.objects)
+	d.leaving = append(d.leaving, i.objects)
 }
 
 // prepare finds out how the cache is to keep a family's objects.
-func (d *Definitions) prepare(f *family) (*installed, *wire.Kind, cache.Config) {
+func (d *Definitions) prepare(f *family) (*installed, cache.Config) {
 	w := wire.NewCustom(f.kind.WithVersion(f.storage), f.Status.AcceptedNames.ListKind, &codec{f, f.storage})
 	cfg := cache.Config{
 		Path: f.Spec.Group + "/" + f.Status.AcceptedNames.Plural, Cluster: f.Spec.Scope == apiextensionsv1.ClusterScoped,
@@ -363,14 +369,14 @@ func (d *Definitions) prepare(f *family) (*installed, *wire.Kind, cache.Config) 
 			}
 		}
 	}
-	return &installed{family: f}, w, cfg
+	return &installed{family: f, wire: w}, cfg
 }
 
 // finish makes a kind of each version of a family whose objects are kept.
-func (d *Definitions) finish(i *installed, w *wire.Kind) {
+func (d *Definitions) finish(i *installed) {
 	owners := i.owners()
 	kind := func(v *version) *rest.Kind {
-		form := w
+		form := i.wire
 		if v.Name != i.storage {
 			form = wire.NewCustom(v.gvk, i.Status.AcceptedNames.ListKind, &codec{i.family, v.Name})
 		}
@@ -402,4 +408,8 @@ func (d *Definitions) publish() {
 	}
 	d.Service.SetCustom(kinds)
 	d.Changed()
+	for _, k := range d.leaving {
+		d.Service.Cache.Remove(k)
+	}
+	d.leaving = nil
 }

@@ -16,7 +16,6 @@ import (
 	"k8s.io/client-go/util/jsonpath"
 
 	"github.com/knarr-dev/knarr/apis"
-	"github.com/knarr-dev/knarr/apis/apiextensions"
 )
 
 // define is the definition of one version of the family.
@@ -48,7 +47,7 @@ func (f *family) define(v *version) *apis.Definition {
 			Held:         func(apis.Object) bool { return false },
 			Leave:        func(apis.Object) {},
 		},
-		Custom: &apis.Custom{Storage: f.storage, Ending: apiextensions.Is(f.CustomResourceDefinition, apiextensionsv1.Terminating)},
+		Custom: &apis.Custom{Storage: f.storage, Ending: ending(f.CustomResourceDefinition), Known: f.known},
 	}
 	d.Custom.V2, d.Custom.V3 = f.published(v)
 	d.Custom.Schema = digest(d.Custom.V2, d.Custom.V3)

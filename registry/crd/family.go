@@ -26,6 +26,7 @@ type family struct {
 	storage  string // the version that objects are stored in
 	versions map[string]*version
 	convert  converter
+	known    bool // it is said to be served
 }
 
 // A version is one version of a custom kind.

@@ -130,8 +130,8 @@ func embedded(s *spec.Schema, v2 bool) {
 	if is, _ := s.Extensions.GetBool("x-kubernetes-embedded-resource"); !is {
 		return
 	}
-	s.SetProperty("apiVersion", *spec.StringProperty().WithDescription("apiVersion defines the versioned schema of this representation of an object. "+conventions+"#resources"))
-	s.SetProperty("kind", *spec.StringProperty().WithDescription("kind is a string value representing the type of this object. In CamelCase. "+conventions+"#types-kinds"))
+	s.SetProperty("apiVersion", *spec.StringProperty().WithDescription("apiVersion defines the versioned schema of this representation of an object. " + conventions + "#resources"))
+	s.SetProperty("kind", *spec.StringProperty().WithDescription("kind is a string value representing the type of this object. In CamelCase. " + conventions + "#types-kinds"))
 	s.SetProperty("metadata", metadata())
 	for _, name := range []string{"kind", "apiVersion"} {
 		if !slices.Contains(s.Required, name) {

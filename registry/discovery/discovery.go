@@ -48,7 +48,7 @@ func Served(groups []apis.Group, kinds []*apis.Definition) (versions []Version) 
 // their groups, and in each the most stable and newest first.
 func custom(groups []apis.Group, kinds []*apis.Definition) (versions []Version) {
 	for _, d := range kinds {
-		if d.Custom == nil || slices.ContainsFunc(groups, func(g apis.Group) bool { return g.GroupVersion == d.GroupVersion() }) {
+		if d.Custom == nil || !d.Custom.Known || slices.ContainsFunc(groups, func(g apis.Group) bool { return g.GroupVersion == d.GroupVersion() }) {
 			continue
 		}
 		i := slices.IndexFunc(versions, func(v Version) bool { return v.GroupVersion == d.GroupVersion() })

@@ -122,10 +122,12 @@ func (s *Server) Route(paths map[string]http.Handler) {
 }
 
 // form finds what a request asks for, nil where there is no such thing. A
-// custom kind may be so new that only another server knows it.
+// custom kind may be so new that only another server knows it, and one that
+// is ending may have ended and been made anew.
 func (s *Server) form(ctx context.Context, req *registry.Request) (*rest.Form, error) {
 	f := s.routes.Load().forms[gvr(req)]
-	if f != nil || s.Settled == nil || !strings.Contains(req.Group, ".") {
+	current := f != nil && (f.Custom == nil || !f.Custom.Ending)
+	if current || s.Settled == nil || !strings.Contains(req.Group, ".") {
 		return f, nil
 	}
 	if err := s.Settled(ctx); err != nil {
