@@ -98,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.custom = crd.New(crd.Config{Service: svc, Changed: s.route})
+	s.custom = crd.New(crd.Config{Service: svc, Changed: s.route, Call: crd.Webhooks(svc)})
 	svc.Cache.Found = s.custom.Begin
 	s.address = cfg.Address
 	s.Handler = server.New(server.Config{

@@ -21,6 +21,11 @@ func (c *Cache) set(path string, k *Kind) {
 	c.table.Store(&kinds)
 }
 
+// As is the object as one of wire kind w that reads like text.
+func (o *Object) As(w *wire.Kind, text []byte) *Object {
+	return &Object{Object: wire.Object{Kind: w, Raw: text, Rev: o.Rev}, Key: o.Key, labels: o.labels, fields: o.fields}
+}
+
 // latest is what stands in the place of k now, k itself if it does.
 func (k *Kind) latest() *Kind {
 	for {

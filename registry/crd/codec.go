@@ -3,12 +3,12 @@ package crd
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
-
-	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kjson "sigs.k8s.io/json"
 
@@ -86,6 +86,41 @@ func (c *codec) Store(obj apis.Object) ([]byte, error) {
 	}
 	text, err := json.Marshal(u.Object)
 	return append(text, '\n'), err
+}
+
+// Ready is part of wire.Codec. A webhook is asked once for all objects.
+func (c *codec) Ready(texts [][]byte) ([][]byte, error) {
+	if !c.hooked() {
+		return nil, nil
+	}
+	var others []*unstructured.Unstructured
+	var at []int
+	for i, text := range texts {
+		u, err := c.read(text)
+		if err != nil {
+			return nil, err
+		}
+		if u.GroupVersionKind().Version != c.version {
+			others, at = append(others, u), append(at, i)
+		}
+	}
+	if len(others) == 0 {
+		return nil, nil
+	}
+	made, err := c.convert(others, c.version)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(texts)
+	for i, u := range made {
+		if _, err := c.coerce(u, coercion{}); err != nil {
+			return nil, err
+		}
+		if out[at[i]], err = json.Marshal(u.Object); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // A coercion says how an object is brought into the shape of its schema.

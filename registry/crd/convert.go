@@ -24,7 +24,7 @@ func (f *family) converter(call Caller) converter {
 		}
 		return gv.String(), nil
 	}
-	if c := f.Spec.Conversion; c != nil && c.Strategy == apiextensionsv1.WebhookConverter && call != nil {
+	if f.hooked() && call != nil {
 		return func(objs []*unstructured.Unstructured, version string) ([]*unstructured.Unstructured, error) {
 			apiVersion, err := target(version)
 			if err != nil {
@@ -40,4 +40,10 @@ func (f *family) converter(call Caller) converter {
 		}
 		return objs, err
 	}
+}
+
+// hooked reports whether a webhook converts the objects.
+func (f *family) hooked() bool {
+	c := f.Spec.Conversion
+	return c != nil && c.Strategy == apiextensionsv1.WebhookConverter && c.Webhook != nil
 }

@@ -124,6 +124,10 @@ func (f *family) as(u *unstructured.Unstructured, version string) (*unstructured
 	if u.GroupVersionKind().Version == version {
 		return u, nil
 	}
+	if len(u.Object) == 2 { // its kind and version: there is nothing to convert
+		u.SetAPIVersion(schema.GroupVersion{Group: f.kind.Group, Version: version}.String())
+		return u, nil
+	}
 	made, err := f.convert([]*unstructured.Unstructured{u}, version)
 	if err != nil {
 		return nil, err

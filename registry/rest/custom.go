@@ -43,3 +43,25 @@ func FieldOf(version, name string) string { return version + "/" + name }
 
 // Decode is an object of the cache as one of kind k.
 func (k *Kind) Decode(o *cache.Object) (apis.Object, error) { return o.In(k.Main().Wire).Decode() }
+
+// ready makes many objects of the cache be read at little cost: those of
+// another version are converted all at once.
+func (k *Kind) ready(objs []*cache.Object) ([]*cache.Object, error) {
+	if k.Custom == nil || len(objs) == 0 {
+		return objs, nil
+	}
+	texts := make([][]byte, len(objs))
+	for i, o := range objs {
+		texts[i] = o.Raw
+	}
+	w := k.Main().Wire
+	made, err := w.Ready(texts)
+	if err != nil || made == nil {
+		return objs, err
+	}
+	out := make([]*cache.Object, len(objs))
+	for i, o := range objs {
+		out[i] = o.As(w, made[i])
+	}
+	return out, nil
+}

@@ -33,6 +33,9 @@ func (k *Kind) List(ctx context.Context, sel cache.Selection, opts *metav1.ListO
 	case err != nil:
 		return nil, wire.ListMeta{}, k.unserved(err)
 	}
+	if l.Objects, err = k.ready(l.Objects); err != nil {
+		return nil, wire.ListMeta{}, err
+	}
 	meta := wire.ListMeta{Rev: l.Rev}
 	if l.Next != "" {
 		if meta.Continue, err = encodeContinue(l.Rev, l.Next); err != nil {

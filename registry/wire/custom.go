@@ -20,6 +20,10 @@ type Codec interface {
 	// Load reads what is stored, and Store makes what is to be stored.
 	Load(text []byte) (apis.Object, error)
 	Store(obj apis.Object) ([]byte, error)
+
+	// Ready makes of what is stored what Load reads at little cost, all at
+	// once; nil where it does so anyway.
+	Ready(texts [][]byte) ([][]byte, error)
 }
 
 // NewCustom describes the kind gvk, which has no Go type, and whose lists are
@@ -36,6 +40,15 @@ func NewCustom(gvk schema.GroupVersionKind, list string, codec Codec) *Kind {
 
 // IsCustom reports whether the kind has no Go type.
 func (k *Kind) IsCustom() bool { return k.codec != nil }
+
+// Ready is what Codec.Ready makes of stored objects, nil where they need not
+// be made anything of.
+func (k *Kind) Ready(texts [][]byte) ([][]byte, error) {
+	if k.codec == nil {
+		return nil, nil
+	}
+	return k.codec.Ready(texts)
+}
 
 // In is the object as one of kind k, another version of its own kind that is
 // stored as the same bytes.
