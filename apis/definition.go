@@ -18,8 +18,6 @@ type Definition struct {
 	schema.GroupVersionKind
 
 	Plural     string
-	Singular   string
-	List       string // the kind of lists
 	Short      []string
 	Categories []string
 	Scope      Scope
@@ -52,16 +50,26 @@ type Definition struct {
 // Custom is what is known of a kind that a CustomResourceDefinition defines,
 // in one of its versions, besides what is known of all kinds.
 type Custom struct {
-	V2, V3  *spec.Schema // for the OpenAPI documents
-	Schema  string       // which changes where they do
-	Storage string       // the version that objects are stored in
-	Ending  bool         // it is being deleted, and takes no new objects
-	Known   bool         // discovery may tell of it
+	Singular string
+	List     string       // the kind of lists
+	V2, V3   *spec.Schema // for the OpenAPI documents
+	Schema   string       // which changes where they do
+	Storage  string       // the version that objects are stored in
+	Ending   bool         // it is being deleted, and takes no new objects
+	Known    bool         // discovery may tell of it
 }
 
 // GroupResource names the kind as errors and rules do.
 func (d *Definition) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: d.Group, Resource: d.Plural}
+}
+
+// Singular is what one object of the kind is called.
+func (d *Definition) Singular() string {
+	if d.Custom != nil {
+		return d.Custom.Singular
+	}
+	return strings.ToLower(d.Kind)
 }
 
 // Stored reports whether objects of the kind are kept, rather than answered
@@ -85,7 +93,7 @@ func Define[T Object](r Resource[T]) Definition {
 	d := Definition{
 		GroupVersionKind: schema.GroupVersionKind{Kind: typ.Name()},
 
-		Plural: r.Plural, Singular: strings.ToLower(typ.Name()), List: typ.Name() + "List", Short: r.Short, Categories: r.Categories, Scope: r.Scope, Verbs: r.Verbs, StoredAt: r.StoredAt,
+		Plural: r.Plural, Short: r.Short, Categories: r.Categories, Scope: r.Scope, Verbs: r.Verbs, StoredAt: r.StoredAt,
 		Deprecated: r.Deprecated,
 		New:        func() Object { return reflect.New(typ).Interface().(Object) },
 		Acts:       r.Acts, Indexed: r.Indexed, Views: r.Views, Name: r.Name,

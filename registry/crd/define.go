@@ -24,7 +24,7 @@ func (f *family) define(v *version) *apis.Definition {
 	d := &apis.Definition{
 		GroupVersionKind: v.gvk,
 
-		Plural: names.Plural, Singular: names.Singular, List: names.ListKind, Short: names.ShortNames, Categories: names.Categories,
+		Plural: names.Plural, Short: names.ShortNames, Categories: names.Categories,
 		Scope: apis.Scope(f.Spec.Scope == apiextensionsv1.ClusterScoped), Verbs: apis.AllVerbs,
 		StoredAt:   f.Spec.Group + "/" + names.Plural,
 		Deprecated: f.deprecated(v),
@@ -47,7 +47,9 @@ func (f *family) define(v *version) *apis.Definition {
 			Held:         func(apis.Object) bool { return false },
 			Leave:        func(apis.Object) {},
 		},
-		Custom: &apis.Custom{Storage: f.storage, Ending: ending(f.CustomResourceDefinition), Known: f.known},
+		Custom: &apis.Custom{
+			Singular: names.Singular, List: names.ListKind, Storage: f.storage, Ending: ending(f.CustomResourceDefinition), Known: f.known,
+		},
 	}
 	d.Custom.V2, d.Custom.V3 = f.published(v)
 	d.Custom.Schema = digest(d.Custom.V2, d.Custom.V3)

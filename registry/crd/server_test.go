@@ -265,16 +265,15 @@ func TestDiscoveryChanges(t *testing.T) {
 	c := client(t, cfg)
 	define(t, c, gadgets)
 	make(t, c, "a")
-	lists, err := discovery.ServerPreferredNamespacedResources(kube.Discovery())
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := slices.ContainsFunc(lists, func(l *metav1.APIResourceList) bool {
-		return l.GroupVersion == "test.example.com/v1" && len(l.APIResources) == 1 && l.APIResources[0].SingularName == "gadget"
+	await(t, "discovery to tell of gadgets", func() bool {
+		lists, err := discovery.ServerPreferredNamespacedResources(kube.Discovery())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(lists, func(l *metav1.APIResourceList) bool {
+			return l.GroupVersion == "test.example.com/v1" && len(l.APIResources) == 1 && l.APIResources[0].SingularName == "gadget"
+		})
 	})
-	if !found {
-		t.Errorf("gadgets are not among %v", lists)
-	}
 	after, err := kube.OpenAPIV3().Paths()
 	if err != nil {
 		t.Fatal(err)

@@ -129,7 +129,7 @@ func (v *Version) List() *metav1.APIResourceList {
 	}
 	for _, d := range v.Kinds {
 		r := metav1.APIResource{
-			Name: d.Plural, SingularName: d.Singular, Namespaced: d.Scope == apis.Namespaced, Kind: d.Kind,
+			Name: d.Plural, SingularName: d.Singular(), Namespaced: d.Scope == apis.Namespaced, Kind: d.Kind,
 			Verbs: verbs(d), ShortNames: d.Short, Categories: d.Categories,
 		}
 		if d.Stored() {
@@ -201,7 +201,7 @@ func (v *Version) aggregate() apidiscoveryv2.APIVersionDiscovery {
 	for _, d := range v.Kinds {
 		r := apidiscoveryv2.APIResourceDiscovery{
 			Resource: d.Plural, ResponseKind: &metav1.GroupVersionKind{Kind: d.Kind}, Scope: apidiscoveryv2.ScopeNamespace,
-			SingularResource: d.Singular, Verbs: verbs(d),
+			SingularResource: d.Singular(), Verbs: verbs(d),
 			ShortNames: d.Short, Categories: d.Categories,
 		}
 		if d.Scope == apis.Cluster {

@@ -21,7 +21,7 @@ func (d *doc) custom(def *apis.Definition, kind string) *spec.Schema {
 		return ref
 	}
 	d.model(reflect.TypeFor[metav1.ObjectMeta]())
-	if kind == def.List {
+	if kind == def.Custom.List {
 		d.defs[name] = d.customList(def)
 		return ref
 	}
@@ -39,7 +39,7 @@ func (d *doc) customList(def *apis.Definition) spec.Schema {
 	text := fmt.Sprintf("List of %s. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", def.Plural)
 	meta := d.model(reflect.TypeFor[metav1.ListMeta]())
 	var s spec.Schema
-	s.Typed("object", "").WithDescription(fmt.Sprintf("%s is a list of %s", def.List, def.Kind)).WithRequired("items")
+	s.Typed("object", "").WithDescription(fmt.Sprintf("%s is a list of %s", def.Custom.List, def.Kind)).WithRequired("items")
 	s.SetProperty("items", *spec.ArrayProperty(d.custom(def, def.Kind)).WithDescription(text))
 	s.SetProperty("metadata", *meta.WithDescription(docs(reflect.TypeFor[metav1.PartialObjectMetadataList]())["metadata"]))
 	for name, doc := range docs(reflect.TypeFor[metav1.TypeMeta]()) {
@@ -47,7 +47,7 @@ func (d *doc) customList(def *apis.Definition) spec.Schema {
 			s.SetProperty(name, *spec.StringProperty().WithDescription(doc))
 		}
 	}
-	s.AddExtension("x-kubernetes-group-version-kind", []any{gvkValue(d.gv.WithKind(def.List))})
+	s.AddExtension("x-kubernetes-group-version-kind", []any{gvkValue(d.gv.WithKind(def.Custom.List))})
 	if fields, ok := def.Custom.V3.Extensions[selectable]; ok {
 		s.AddExtension(selectable, fields)
 	}

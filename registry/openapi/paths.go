@@ -73,7 +73,7 @@ func (d *doc) kind(def *apis.Definition) {
 	}
 	gvk := d.gv.WithKind(def.Kind)
 	if def.Custom != nil {
-		d.customs[def.Kind], d.customs[def.List] = def, def
+		d.customs[def.Kind], d.customs[def.Custom.List] = def, def
 	}
 	if def.Scope == apis.Namespaced {
 		in := root + "/namespaces/{namespace}/" + def.Plural
@@ -194,7 +194,7 @@ func (d *doc) add(item *spec.PathItem, v verb, id string, gvk, kind schema.Group
 	case "list":
 		answer.Kind += "List"
 		if def != nil {
-			answer.Kind = def.List
+			answer.Kind = def.Custom.List
 		}
 	case "deletecollection":
 		answer = metav1.SchemeGroupVersion.WithKind("Status")
