@@ -40,8 +40,9 @@ type Config struct {
 type Definitions struct {
 	Config
 
-	kind *rest.Kind
-	ask  chan chan struct{}
+	kind  *rest.Kind
+	ask   chan chan struct{}
+	ended chan struct{} // closed when Run is
 
 	// What follows belongs to Begin, and then to Run.
 	known     map[string]*apiextensionsv1.CustomResourceDefinition
@@ -66,7 +67,7 @@ type installed struct {
 // New returns the definitions that are, or will be, in the service's store.
 func New(cfg Config) *Definitions {
 	return &Definitions{
-		Config: cfg, kind: cfg.Service.Kind(Kind), ask: make(chan chan struct{}),
+		Config: cfg, kind: cfg.Service.Kind(Kind), ask: make(chan chan struct{}), ended: make(chan struct{}),
 		known: map[string]*apiextensionsv1.CustomResourceDefinition{}, installed: map[string]*installed{},
 		failed: map[string]bool{}, cleaning: map[string]bool{}, cleaned: make(chan string),
 	}
@@ -117,6 +118,7 @@ func (d *Definitions) builtIn(c *apiextensionsv1.CustomResourceDefinition) bool 
 
 // Run follows the definitions until ctx ends. The cache must have been loaded.
 func (d *Definitions) Run(ctx context.Context) error {
+	defer close(d.ended)
 	for ctx.Err() == nil {
 		if err := d.follow(ctx); err != nil && ctx.Err() == nil {
 			slog.WarnContext(ctx, "the watch of definitions has ended", "err", err)
@@ -146,17 +148,19 @@ func (d *Definitions) follow(ctx context.Context) error {
 		}
 	}
 	d.settle(ctx)
-	tick := time.NewTicker(again)
-	defer tick.Stop()
 	for {
 		var asked chan struct{}
+		var retry <-chan time.Time
+		if len(d.failed) > 0 {
+			retry = time.After(again)
+		}
 		select {
 		case <-w.Ready():
 		case asked = <-d.ask:
 		case key := <-d.cleaned:
 			delete(d.cleaning, key)
 			d.failed[strings.Split(key, " ")[0]] = true
-		case <-tick.C:
+		case <-retry:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -188,11 +192,15 @@ func (d *Definitions) Settled(ctx context.Context) error {
 	done := make(chan struct{})
 	select {
 	case d.ask <- done:
+	case <-d.ended:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
 	case <-done:
+		return nil
+	case <-d.ended:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
