@@ -51,12 +51,12 @@ type Definition struct {
 // in one of its versions, besides what is known of all kinds.
 type Custom struct {
 	Singular string
-	List     string       // the kind of lists
-	V2, V3   *spec.Schema // for the OpenAPI documents
-	Schema   string       // which changes where they do
-	Storage  string       // the version that objects are stored in
-	Ending   bool         // it is being deleted, and takes no new objects
-	Known    bool         // discovery may tell of it
+	List     string                     // the kind of lists
+	Schema   func(v3 bool) *spec.Schema // for the OpenAPI documents of v2 or v3, made anew each time
+	Digest   string                     // which changes where the schema does
+	Storage  string                     // the version that objects are stored in
+	Ending   bool                       // it is being deleted, and takes no new objects
+	Known    bool                       // discovery may tell of it
 }
 
 // GroupResource names the kind as errors and rules do.

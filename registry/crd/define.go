@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kubeversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/util/jsonpath"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/knarr-dev/knarr/apis"
 )
@@ -49,10 +50,9 @@ func (f *family) define(v *version) *apis.Definition {
 		},
 		Custom: &apis.Custom{
 			Singular: names.Singular, List: names.ListKind, Storage: f.storage, Ending: ending(f.CustomResourceDefinition), Known: f.known,
+			Schema: func(v3 bool) *spec.Schema { return f.published(v, v3) }, Digest: f.digest(v),
 		},
 	}
-	d.Custom.V2, d.Custom.V3 = f.published(v)
-	d.Custom.Schema = digest(d.Custom.V2, d.Custom.V3)
 	if v.hasStatus() {
 		d.Prepare = keepStatus
 		d.Spec = func(obj apis.Object) any { return without(obj, "metadata", "status") }

@@ -34,21 +34,23 @@ var library = sync.OnceValue(func() map[string]common.OpenAPIDefinition {
 	return generatedopenapi.GetOpenAPIDefinitions(func(name string) spec.Ref { return spec.MustCreateRef(models + name) })
 })
 
-// published are the schemas of a version for the documents of OpenAPI v2, of
-// which some of what schemas can say must be left out, and v3.
-func (f *family) published(v *version) (v2, v3 *spec.Schema) {
+// published is the schema of a version for the documents of OpenAPI v3, or
+// v2, of which some of what schemas can say must be left out.
+func (f *family) published(v *version, v3 bool) *spec.Schema {
+	anything := marked(&spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}}}, v)
 	if v.schema == nil || len(structuralschema.ValidateStructural(nil, v.schema)) > 0 {
-		anything := &spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}}}
-		return marked(anything, v), marked(&spec.Schema{SchemaProps: anything.SchemaProps}, v)
+		return anything
 	}
 	unfolded := v.schema.Unfold()
-	v3 = native(unfolded, false)
-	v2 = &spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}}}
-	if !unfolded.XPreserveUnknownFields && !f.Spec.PreserveUnknownFields {
-		v2 = native(openapiv2.ToStructuralOpenAPIV2(unfolded), true)
-		undefaulted(v2)
+	switch {
+	case v3:
+		return marked(native(unfolded, false), v)
+	case unfolded.XPreserveUnknownFields || f.Spec.PreserveUnknownFields:
+		return anything
 	}
-	return marked(v2, v), marked(v3, v)
+	s := native(openapiv2.ToStructuralOpenAPIV2(unfolded), true)
+	undefaulted(s)
+	return marked(s, v)
 }
 
 // undefaulted takes the defaults out of a schema, which has none in v2.
@@ -69,10 +71,10 @@ func undefaulted(s *spec.Schema) {
 	}
 }
 
-// digest is another for another schema.
-func digest(schemas ...*spec.Schema) string {
+// digest is another for another version of the schema.
+func (f *family) digest(v *version) string {
 	sum := sha256.New()
-	if err := json.NewEncoder(sum).Encode(schemas); err != nil {
+	if err := json.NewEncoder(sum).Encode([]any{v.CustomResourceDefinitionVersion, f.Spec.PreserveUnknownFields}); err != nil {
 		panic(err) // plain data always encodes
 	}
 	return hex.EncodeToString(sum.Sum(nil))
@@ -153,8 +155,7 @@ func (f *family) owners() *patch.Owners {
 	return patch.NewCustomOwners(sync.OnceValue(func() managedfields.TypeConverter {
 		all := metaModels()
 		for _, v := range f.versions {
-			_, v3 := f.published(v)
-			all[modelName(v)] = v3
+			all[modelName(v)] = f.published(v, true)
 		}
 		c, err := managedfields.NewTypeConverter(all, f.Spec.PreserveUnknownFields)
 		if err != nil {

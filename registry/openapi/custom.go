@@ -25,10 +25,7 @@ func (d *doc) custom(def *apis.Definition, kind string) *spec.Schema {
 		d.defs[name] = d.customList(def)
 		return ref
 	}
-	d.defs[name] = *def.Custom.V2
-	if d.v3 {
-		d.defs[name] = *def.Custom.V3
-	}
+	d.defs[name] = *def.Custom.Schema(d.v3)
 	return ref
 }
 
@@ -48,7 +45,7 @@ func (d *doc) customList(def *apis.Definition) spec.Schema {
 		}
 	}
 	s.AddExtension("x-kubernetes-group-version-kind", []any{gvkValue(d.gv.WithKind(def.Custom.List))})
-	if fields, ok := def.Custom.V3.Extensions[selectable]; ok {
+	if fields, ok := d.defs[customName(d.gv.WithKind(def.Kind))].Extensions[selectable]; ok {
 		s.AddExtension(selectable, fields)
 	}
 	return s

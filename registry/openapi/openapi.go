@@ -45,7 +45,7 @@ func New(versions []discovery.Version, scheme *runtime.Scheme, convert func() ma
 		for _, k := range v.Kinds {
 			fmt.Fprintln(sum, v.String(), k.Kind, k.Plural)
 			if k.Custom != nil {
-				fmt.Fprintln(sum, k.Scope, k.Custom.Singular, k.Custom.List, k.Custom.Schema, len(k.Subs), k.Scale != nil)
+				fmt.Fprintln(sum, k.Scope, k.Custom.Singular, k.Custom.List, k.Custom.Digest, len(k.Subs), k.Scale != nil)
 			}
 		}
 		tag := sum.Sum(nil)
