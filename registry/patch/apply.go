@@ -24,7 +24,7 @@ func (f *Fields) apply(live apis.Object, change *unstructured.Unstructured, mana
 	}
 	entries := live.GetManagedFields()
 	last := f.last(entries, manager)
-	if len(entries) == 0 || last >= 0 && !f.repeats(entries[last], change) {
+	if f.owners.custom || len(entries) == 0 || last >= 0 && !f.repeats(entries[last], change) {
 		return merge(m, f.named(live), change, manager, force)
 	}
 	// Only what change speaks of can become another.

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -71,7 +72,7 @@ func (p *Patch) json(k *wire.Kind, old apis.Object) (apis.Object, []string, erro
 		return nil, nil, invalid(string(patched), err)
 	}
 	obj := k.New()
-	more, err := kjson.UnmarshalStrict(patched, obj)
+	more, err := k.Parse(patched, obj, p.Strict)
 	if err != nil {
 		return nil, nil, invalid(string(patched), err)
 	}
@@ -173,7 +174,7 @@ func (p *Patch) apply(old apis.Object, owners *Fields) (apis.Object, []string, e
 		}
 		change = map[string]any{}
 	}
-	if err := yaml.Unmarshal(p.Body, &change); err != nil {
+	if err := utilyaml.Unmarshal(p.Body, &change); err != nil { // which keeps integers
 		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}
 	obj, err := owners.apply(old, &unstructured.Unstructured{Object: change}, p.Manager, p.Force)

@@ -35,6 +35,9 @@ func (k *Kind) List(ctx context.Context, sel cache.Selection, opts *metav1.ListO
 	case err != nil:
 		return nil, wire.ListMeta{}, k.unserved(err)
 	}
+	if l.Objects, err = k.ready(l.Objects); err != nil {
+		return nil, wire.ListMeta{}, err
+	}
 	meta := wire.ListMeta{Rev: l.Rev}
 	if l.Next != "" {
 		if meta.Continue, err = encodeContinue(l.Rev, l.Next); err != nil {
@@ -97,10 +100,13 @@ func (f *Form) FieldSelector(text string) (fields.Selector, error) {
 				}
 			}
 		}
-		if _, known := f.Fields[stored]; known {
+		_, known := f.Fields[stored]
+		switch {
+		case known && f.Custom != nil:
+			return FieldOf(f.Version, stored), value, nil
+		case known:
 			return stored, value, nil
-		}
-		if len(f.Fields) == 0 {
+		case len(f.Fields) == 0 && f.Custom == nil:
 			return "", "", fmt.Errorf("%q is not a known field selector: only %q, %q", name, "metadata.name", "metadata.namespace")
 		}
 		return "", "", fmt.Errorf("field label not supported: %s", name)

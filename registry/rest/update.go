@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -77,7 +79,7 @@ func (f *Form) Patch(ctx context.Context, c *Call, p *patch.Patch) (Written, err
 func (f *Form) patched(ctx context.Context, c *Call, p *patch.Patch, old apis.Object, owners *patch.Fields) (apis.Object, error) {
 	obj, warnings, err := p.On(f.Wire, old, owners)
 	if err != nil {
-		return nil, err
+		return nil, unreasoned(err)
 	}
 	registry.Warn(ctx, warnings...)
 	if obj.GetName() == "" {
@@ -87,6 +89,15 @@ func (f *Form) patched(ctx context.Context, c *Call, p *patch.Patch, old apis.Ob
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Name))
 	}
 	return obj, nil
+}
+
+// unreasoned is an error that patching has given no reason, as the client is
+// told: no other is made up.
+func unreasoned(err error) error {
+	if _, known := errors.AsType[*apierrors.StatusError](err); known {
+		return err
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
 }
 
 // Edit changes an object by a function of the server's own, called anew as
@@ -172,7 +183,7 @@ func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur curren
 func (f *Form) current(ctx context.Context, c *Call, conflict *registry.Conflict) (current, error) {
 	if conflict == nil {
 		if o := f.Objects.Get(registry.Key(c.Namespace, c.Name)); o != nil {
-			return current{&o.Object, false}, nil
+			return current{o.In(f.Main().Wire), false}, nil
 		}
 	} else if conflict.Have != nil && conflict.Key == f.path(c.Namespace, c.Name) {
 		o, err := f.Main().Wire.Object(conflict.Have.Value, conflict.Have.Rev)
@@ -232,7 +243,7 @@ func (f *Form) replaces(obj, old apis.Object, c *Call) error {
 	switch version := obj.GetResourceVersion(); version {
 	case "", "0":
 		if f.Lifetime.NeedsVersion {
-			// As upstream: here the plural stands where errors else have the kind.
+			// As upstream: here the name of the resource stands in place of the kind's.
 			return apierrors.NewInvalid(schema.GroupKind{Group: f.Group, Kind: f.Plural}, c.Name, field.ErrorList{
 				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update"),
 			})

@@ -114,15 +114,16 @@ func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, from 
 	if err != nil {
 		return nil, k.unrecognized(err, from.body)
 	}
+	if k.codec != nil && meta.Kind == "" {
+		return nil, k.unrecognized(runtime.NewMissingKindErr(string(data)), from.body)
+	}
+	if k.codec != nil && meta.APIVersion == "" {
+		return nil, k.unrecognized(runtime.NewMissingVersionErr(string(data)), from.body)
+	}
 	if err := k.same(meta, from.body); err != nil {
 		return nil, err
 	}
-	var unknown []error
-	if strict == Ignore {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
-	} else {
-		unknown, err = kjson.UnmarshalStrict(data, obj)
-	}
+	unknown, err := k.Parse(data, obj, strict)
 	if err != nil {
 		return nil, k.cannot(err)
 	}
@@ -161,6 +162,19 @@ func metaOf(data []byte) (runtime.TypeMeta, error) {
 		return runtime.TypeMeta{}, fmt.Errorf("couldn't get version/kind; json parse error: %w", err)
 	}
 	return runtime.TypeMeta(meta), nil
+}
+
+// Parse reads JSON that is known to be an object of kind k into obj, a new
+// one. Unless they are to be ignored it returns what is wrong with its fields:
+// that they are unknown or given twice.
+func (k *Kind) Parse(data []byte, obj apis.Object, strict Strictness) (faults []error, err error) {
+	switch {
+	case k.codec != nil:
+		return k.codec.Parse(data, obj, strict != Ignore)
+	case strict == Ignore:
+		return nil, kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
+	}
+	return kjson.UnmarshalStrict(data, obj)
 }
 
 // unrecognized is the error of a body that is nothing at all.
