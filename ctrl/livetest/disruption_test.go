@@ -8,7 +8,7 @@ import (
 	"time"
 
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/errors"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -52,7 +52,7 @@ func TestDisruption(t *testing.T) {
 		return fmt.Errorf("there is no pod")
 	}
 	allows(0)
-	if err := evict(); !errors.IsTooManyRequests(err) {
+	if err := evict(); !apierrors.IsTooManyRequests(err) {
 		t.Errorf("an eviction that the budget forbids: %v, want too many requests", err)
 	}
 	kubectl(t, ours, "-n", ns, "scale", "deployment/web", "--replicas=3")
