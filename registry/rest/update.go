@@ -48,7 +48,7 @@ func (f *Form) Update(ctx context.Context, c *Call, in apis.Object) (Written, er
 // the one that is there. Its text is that of the stock server.
 func (k *Kind) another(c *Call, meant, is types.UID) error {
 	return apierrors.NewConflict(k.GroupResource(), c.Name, fmt.Errorf(
-		"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %v, UID in object meta: %v", //nolint:staticcheck // the stock server's words
+		"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %v, UID in object meta: %v",
 		k.path(c.Namespace, c.Name), meant, is))
 }
 
