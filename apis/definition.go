@@ -3,11 +3,13 @@ package apis
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 // A Definition is a Resource with its type erased: what registry works with.
@@ -41,11 +43,33 @@ type Definition struct {
 	Views   []View
 
 	Lifetime Lifetime[Object]
+
+	Custom *Custom // nil for a kind that has a Go type
+}
+
+// Custom is what is known of a kind that a CustomResourceDefinition defines,
+// in one of its versions, besides what is known of all kinds.
+type Custom struct {
+	Singular string
+	List     string                     // the kind of lists
+	Schema   func(v3 bool) *spec.Schema // for the OpenAPI documents of v2 or v3, made anew each time
+	Digest   string                     // which changes where the schema does
+	Storage  string                     // the version that objects are stored in
+	Ending   bool                       // it is being deleted, and takes no new objects
+	Known    bool                       // discovery may tell of it
 }
 
 // GroupResource names the kind as errors and rules do.
 func (d *Definition) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: d.Group, Resource: d.Plural}
+}
+
+// Singular is what one object of the kind is called.
+func (d *Definition) Singular() string {
+	if d.Custom != nil {
+		return d.Custom.Singular
+	}
+	return strings.ToLower(d.Kind)
 }
 
 // Stored reports whether objects of the kind are kept, rather than answered
@@ -109,6 +133,8 @@ func Define[T Object](r Resource[T]) Definition {
 			Wanted:   func(obj Object) *int32 { return s.Wanted(obj.(T)) },
 			Has:      func(obj Object) int32 { return s.Has(obj.(T)) },
 			Selector: func(obj Object) string { return s.Selector(obj.(T)) },
+			Want:     func(obj Object, n int32) { *s.Wanted(obj.(T)) = n },
+			Path:     "spec.replicas",
 		}
 	}
 	d.Columns = columns(r.Columns)
@@ -146,7 +172,7 @@ func sub[T Object](s Sub[T]) Sub[Object] {
 func lifetime[T Object](l Lifetime[T]) Lifetime[Object] {
 	e := Lifetime[Object]{
 		TTL: l.TTL, UpsertsOnUpdate: l.UpsertsOnUpdate, NeedsVersion: l.NeedsVersion,
-		ReturnsDeleted: l.ReturnsDeleted, OrphansDefault: l.OrphansDefault,
+		ReturnsDeleted: l.ReturnsDeleted, OrphansDefault: l.OrphansDefault, OrphansWarning: l.OrphansWarning,
 		Held:  func(Object) bool { return false },
 		Leave: func(Object) {},
 	}

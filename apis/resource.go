@@ -77,6 +77,7 @@ type Lifetime[T Object] struct {
 	NeedsVersion    bool          // an update must name the resourceVersion it replaces
 	ReturnsDeleted  bool          // DELETE answers with the object rather than a Status
 	OrphansDefault  bool          // dependents are orphaned where DELETE does not say
+	OrphansWarning  string        // what DELETE warns of where it does not say
 
 	// Grace is how many seconds obj is given between being asked to go and
 	// going; asked is what the client wants, nil where it did not say.
@@ -122,6 +123,11 @@ type Scale[T Object] struct {
 	Wanted   func(obj T) *int32 // the field in the spec
 	Has      func(obj T) int32
 	Selector func(obj T) string
+
+	// Want sets how many are wanted, and Path is the JSON path of that, both
+	// where Wanted does not point into an object's spec.replicas.
+	Want func(obj T, n int32)
+	Path string
 }
 
 // A View serves the kind in one more group or version: the same stored
@@ -151,6 +157,10 @@ type Column[T Object] struct {
 	Type string // string where empty
 	Wide bool   // only with -o wide
 	Cell func(obj T, now time.Time) any
+
+	// What a custom kind says of its columns besides.
+	Format, Description string
+	Priority            int32 // where it is more than that of Wide
 }
 
 // A Group is the resources of one API group and version.

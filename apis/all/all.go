@@ -24,11 +24,13 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/apis/apiextensions"
 	"github.com/knarr-dev/knarr/apis/apps"
 	"github.com/knarr-dev/knarr/apis/authentication"
 	"github.com/knarr-dev/knarr/apis/authorization"
@@ -65,6 +67,7 @@ var Groups = []apis.Group{
 	policy.Group,
 	rbac.Group,
 	storage.Group,
+	apiextensions.Group,
 	scheduling.Group,
 	coordination.Group,
 	node.Group,
@@ -82,7 +85,7 @@ var Scheme = sync.OnceValue(func() *runtime.Scheme {
 		autoscalingv2.AddToScheme, autoscalingv1.AddToScheme, batchv1.AddToScheme, certificatesv1.AddToScheme,
 		networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, storagev1.AddToScheme, schedulingv1.AddToScheme,
 		coordinationv1.AddToScheme, nodev1.AddToScheme, discoveryv1.AddToScheme, resourcev1.AddToScheme, flowcontrolv1.AddToScheme,
-		metav1.AddMetaToScheme,
+		apiextensionsv1.AddToScheme, metav1.AddMetaToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			panic(err) // two types of one name: only the lines above can do that

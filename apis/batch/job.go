@@ -68,7 +68,10 @@ var jobs = apis.Define(apis.Resource[*batchv1.Job]{
 		func(j *batchv1.Job) *corev1.PodSpec { return &j.Spec.Template.Spec },
 		func(j *batchv1.Job) string { return metav1.FormatLabelSelector(j.Spec.Selector) },
 	)...),
-	Lifetime: apis.Lifetime[*batchv1.Job]{OrphansDefault: true},
+	Lifetime: apis.Lifetime[*batchv1.Job]{
+		OrphansDefault: true,
+		OrphansWarning: "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+	},
 })
 
 // jobStatus is the one condition that says most of j.

@@ -40,8 +40,11 @@ var namespaces = apis.Define(apis.Resource[*corev1.Namespace]{
 	Lifetime: apis.Lifetime[*corev1.Namespace]{
 		ReturnsDeleted: true,
 
-		Held:  func(n *corev1.Namespace) bool { return len(n.Spec.Finalizers) > 0 },
-		Leave: func(n *corev1.Namespace) { n.Status.Phase = corev1.NamespaceTerminating },
+		Held: func(n *corev1.Namespace) bool { return len(n.Spec.Finalizers) > 0 },
+		Leave: func(n *corev1.Namespace) {
+			n.Status.Phase = corev1.NamespaceTerminating
+			n.DeletionGracePeriodSeconds = nil // as upstream: it is no matter of time
+		},
 	},
 })
 

@@ -34,6 +34,7 @@ import (
 	"github.com/knarr-dev/knarr/registry/bootstrap"
 	"github.com/knarr-dev/knarr/registry/cache"
 	"github.com/knarr-dev/knarr/registry/connect"
+	"github.com/knarr-dev/knarr/registry/crd"
 	"github.com/knarr-dev/knarr/registry/discovery"
 	"github.com/knarr-dev/knarr/registry/encrypt"
 	"github.com/knarr-dev/knarr/registry/openapi"
@@ -55,6 +56,8 @@ type Server struct {
 	boot    *bootstrap.Bootstrap
 	alloc   *alloc.Allocator // nil where services get no addresses
 	peers   *peers.Peers     // likewise
+	custom  *crd.Definitions
+	address string // where clients reach the server
 	audited bool
 
 	encrypted *encrypt.Store // nil where nothing is
@@ -74,11 +77,7 @@ func New(cfg Config) (*Server, error) {
 		NewUID:   func() types.UID { return types.UID(uuid.NewString()) },
 		NameTail: nameTail,
 	}
-	for _, g := range all.Groups {
-		for i := range g.Resources {
-			svc.Add(&g.Resources[i])
-		}
-	}
+	addKinds(svc)
 	s := &Server{Rest: svc, Ready: make(chan struct{}), encrypted: encrypted, compactEvery: cmp.Or(cfg.Compact, compactEvery)}
 	if encrypted != nil {
 		svc.Stale = encrypted.Stale
@@ -99,12 +98,45 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.custom = crd.New(crd.Config{Service: svc, Changed: s.route, Call: crd.Webhooks(svc)})
+	svc.Cache.Found = s.custom.Begin
+	s.address = cfg.Address
 	s.Handler = server.New(server.Config{
-		Audit: record, Rest: svc, Actions: append(s.actions(&cfg), cfg.Actions...), MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites,
+		Settled: s.custom.Settled, Audit: record, Rest: svc, Actions: append(s.actions(&cfg), cfg.Actions...), MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites,
 		Authenticate: s.access.who.Request, Authorize: s.authorize,
 	})
-	s.Handler.Paths, err = s.paths(&cfg)
-	return s, err
+	if s.Handler.Paths, err = s.paths(&cfg); err != nil {
+		return nil, err
+	}
+	s.route()
+	return s, nil
+}
+
+// addKinds adds all kinds that are built in.
+func addKinds(svc *rest.Service) {
+	for _, g := range all.Groups {
+		for i := range g.Resources {
+			d := &g.Resources[i]
+			if d.GroupResource() == crd.Kind {
+				svc.AddStored(d, crd.Stored, crd.DefinitionOwners())
+				continue
+			}
+			svc.Add(d)
+		}
+	}
+}
+
+// route serves the kinds that there are now, and the documents that tell of them.
+func (s *Server) route() {
+	var kinds []*apis.Definition
+	for _, k := range s.Rest.Kinds() {
+		kinds = append(kinds, k.Definition)
+	}
+	versions := discovery.Served(all.Groups, kinds)
+	docs := openapi.New(versions, all.Scheme(), s.Rest.Owners.Converter, Release.GitVersion)
+	paths := s.Handler.Discovery(versions, s.address)
+	maps.Copy(paths, s.Handler.OpenAPI(docs))
+	s.Handler.Route(paths)
 }
 
 // recording is how the server tells of requests; see server.Config.
@@ -220,21 +252,13 @@ func (s *Server) paths(cfg *Config) (map[string]http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	var kinds []*apis.Definition
-	for _, k := range s.Rest.Kinds() {
-		kinds = append(kinds, k.Definition)
-	}
-	versions := discovery.Served(all.Groups, kinds)
-	docs := openapi.New(versions, all.Scheme(), s.Rest.Owners.Converter, Release.GitVersion)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	reg.MustRegister(server.Metrics()...)
 	paths := map[string]http.Handler{
 		"": s.Handler.Index(), "/version": server.Version(Release), "/metrics": server.MetricsHandler(reg),
 	}
-	for _, more := range []map[string]http.Handler{
-		s.Handler.Discovery(versions, cfg.Address), s.Handler.OpenAPI(docs), server.Health(s.checks()), tokens, cfg.Paths,
-	} {
+	for _, more := range []map[string]http.Handler{server.Health(s.checks()), tokens, cfg.Paths} {
 		maps.Copy(paths, more)
 	}
 	return paths, nil
@@ -297,6 +321,7 @@ func (s *Server) Run(ctx context.Context) error {
 		close(s.Ready)
 		return nil
 	})
+	parts.Go(s.after(ctx, s.custom.Run))
 	parts.Go(s.after(ctx, s.boot.Run))
 	parts.Go(s.after(ctx, func(ctx context.Context) error {
 		return compact(ctx, s.Rest.Store, s.compactEvery, s.Rest.Cache.Compacted)

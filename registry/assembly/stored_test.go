@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/knarr-dev/knarr/registry"
+	"github.com/knarr-dev/knarr/registry/crd"
 	"github.com/knarr-dev/knarr/registry/registrytest"
 )
 
@@ -38,6 +39,10 @@ func TestStored(t *testing.T) {
 		encoding := "JSON"
 		if bytes.HasPrefix(value, []byte("k8s\x00")) {
 			encoding = "protobuf"
+		}
+		if k.GroupResource() == crd.Kind {
+			fmt.Fprintf(&table, "%s %s\n", registry.Path(k.Definition, namespace, "NAME"), bytes.TrimSpace(value))
+			continue
 		}
 		read, gvk, err := scheme.Codecs.UniversalDeserializer().Decode(value, nil, nil)
 		if err != nil {

@@ -28,6 +28,7 @@ type draft struct {
 // Await says that value, which encodes obj, is about to be stored at key. The
 // caller calls forget if it was not.
 func (k *Kind) Await(key string, value []byte, obj apis.Object) (forget func()) {
+	k = k.latest()
 	if len(k.fields) == 0 {
 		return func() {}
 	}

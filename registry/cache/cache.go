@@ -23,10 +23,16 @@ import (
 // Root is the prefix of all keys.
 const Root = "/registry/"
 
-// A Cache follows a store. Use New, Add the kinds, then Run.
+// A Cache follows a store. Use New, Add the kinds, then Run. While it runs
+// kinds come and go by Put, Renew and Remove.
 type Cache struct {
+	// Found, if set, is shown everything in the store before it is kept, so
+	// that kinds that the store itself tells of can be added.
+	Found func(records []registry.Record)
+
 	store registry.Store
-	kinds map[string]*Kind // by path under Root
+	table atomic.Pointer[map[string]*Kind] // by path under Root; what is in it never changes
+	turn  sync.Mutex                       // held to change the table, and while events are applied
 
 	rev       atomic.Int64 // everything up to here has been applied
 	compacted atomic.Int64 // nothing before this is to be shown
@@ -40,11 +46,13 @@ type Cache struct {
 
 // New returns a cache of what is in store.
 func New(store registry.Store) *Cache {
-	return &Cache{
-		store: store, kinds: map[string]*Kind{},
-		loaded: make(chan struct{}), remembers: make(chan struct{}),
-	}
+	c := &Cache{store: store, loaded: make(chan struct{}), remembers: make(chan struct{})}
+	c.table.Store(&map[string]*Kind{})
+	return c
 }
+
+// kinds are all kinds by their path under Root.
+func (c *Cache) kinds() map[string]*Kind { return *c.table.Load() }
 
 // Loaded is closed when the cache can be read.
 func (c *Cache) Loaded() <-chan struct{} { return c.loaded }
@@ -60,7 +68,8 @@ func (c *Cache) kind(key string) (*Kind, string) {
 	if first < 0 {
 		return nil, ""
 	}
-	if k := c.kinds[path[:first]]; k != nil {
+	kinds := c.kinds()
+	if k := kinds[path[:first]]; k != nil {
 		return k, path[first+1:]
 	}
 	second := strings.IndexByte(path[first+1:], '/')
@@ -68,7 +77,7 @@ func (c *Cache) kind(key string) (*Kind, string) {
 		return nil, ""
 	}
 	second += first + 1
-	return c.kinds[path[:second]], path[second+1:]
+	return kinds[path[:second]], path[second+1:]
 }
 
 // retry is how long Run waits before it asks a store that failed again.
@@ -118,9 +127,12 @@ const pageSize = 10_000
 
 // load fills the kinds with what is in the store and returns its revision.
 func (c *Cache) load(ctx context.Context) (rev int64, err error) {
-	records, rev, err := c.all(ctx)
+	records, rev, err := c.all(ctx, Root)
 	if err != nil {
 		return 0, err
+	}
+	if c.Found != nil {
+		c.Found(records)
 	}
 	for _, r := range records {
 		k, key := c.kind(r.Key)
@@ -134,15 +146,15 @@ func (c *Cache) load(ctx context.Context) (rev int64, err error) {
 		}
 		k.put(obj)
 	}
-	for _, k := range c.kinds {
+	for _, k := range c.kinds() {
 		k.start(rev)
 	}
 	return rev, nil
 }
 
-// all reads every record in the store, all as of one revision.
-func (c *Cache) all(ctx context.Context) (records []registry.Record, rev int64, err error) {
-	q := registry.Query{Prefix: Root, Limit: pageSize}
+// all reads every record under prefix, all as of one revision.
+func (c *Cache) all(ctx context.Context, prefix string) (records []registry.Record, rev int64, err error) {
+	q := registry.Query{Prefix: prefix, Limit: pageSize}
 	for {
 		page, err := c.store.List(ctx, q)
 		if err != nil {
@@ -158,6 +170,8 @@ func (c *Cache) all(ctx context.Context) (records []registry.Record, rev int64, 
 
 // told applies what the store tells.
 func (c *Cache) told(b registry.Batch) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	for rest := b.Changes; len(rest) > 0; {
 		k, _ := c.kind(rest[0].Key)
 		n := 1
@@ -238,7 +252,7 @@ func (c *Cache) remember(ctx context.Context, start int64) {
 		var compacted *registry.CompactedError
 		switch {
 		case errors.Is(err, reached):
-			for _, k := range c.kinds {
+			for _, k := range c.kinds() {
 				k.remember(past[k], after)
 			}
 			return
@@ -271,7 +285,7 @@ func (c *Cache) prod(ctx context.Context) {
 // changed is told in the order of its last change; what was deleted counts
 // as deleted now, because when it was is not known any more.
 func (c *Cache) resync(ctx context.Context) error {
-	records, rev, err := c.all(ctx)
+	records, rev, err := c.all(ctx, Root)
 	if err != nil {
 		return fmt.Errorf("read all anew: %w", err)
 	}
@@ -285,7 +299,7 @@ func (c *Cache) resync(ctx context.Context) error {
 			changes = append(changes, registry.Change{Key: r.Key, Value: r.Value, Rev: r.Rev})
 		}
 	}
-	for path, k := range c.kinds {
+	for path, k := range c.kinds() {
 		for _, key := range k.keys() {
 			full := Root + path + "/" + key
 			if _, there := slices.BinarySearchFunc(records, full, func(r registry.Record, key string) int { return cmp.Compare(r.Key, key) }); !there {
@@ -300,7 +314,7 @@ func (c *Cache) resync(ctx context.Context) error {
 // Compacted says that history up to revision rev is not to be shown any more.
 func (c *Cache) Compacted(rev int64) {
 	c.compacted.Store(rev)
-	for _, k := range c.kinds {
+	for _, k := range c.kinds() {
 		k.forget(rev)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unique"
 
 	"github.com/google/btree"
@@ -46,6 +47,7 @@ type Kind struct {
 	main   int      // which of fields is indexed, -1 for none
 
 	awaited awaited
+	next    atomic.Pointer[Kind] // what has taken this one's place
 
 	mu       sync.RWMutex
 	tree     *btree.BTreeG[*Object]
@@ -55,6 +57,10 @@ type Kind struct {
 	size     int                           // bytes of all objects
 	log      log
 	watchers map[topic]map[*Watcher]struct{}
+	since    int64    // events up to this revision are known already
+	loading  bool     // the objects are being read
+	late     []*Event // those that came in the meantime
+	over     bool     // nobody tells it anything any more
 }
 
 type set map[*Object]struct{}
@@ -67,8 +73,15 @@ type Config struct {
 	Indexed string                              // the one that most select by
 }
 
-// Add makes the cache keep a kind. All kinds must be added before Run.
+// Add makes the cache keep a kind. It must not be called while the cache
+// runs, but for by Found.
 func (c *Cache) Add(w *wire.Kind, cfg Config) *Kind {
+	k := c.newKind(w, cfg)
+	c.set(cfg.Path, k)
+	return k
+}
+
+func (c *Cache) newKind(w *wire.Kind, cfg Config) *Kind {
 	k := &Kind{
 		Kind: w, Path: cfg.Path, Cluster: cfg.Cluster, cache: c, field: cfg.Fields, main: -1,
 		tree: btree.NewG(degree, less), labelled: map[wire.Label]set{}, fielded: map[unique.Handle[string]]set{},
@@ -81,7 +94,6 @@ func (c *Cache) Add(w *wire.Kind, cfg Config) *Kind {
 	if cfg.Indexed != "" {
 		k.main = slices.Index(k.fields, cfg.Indexed)
 	}
-	c.kinds[cfg.Path] = k
 	return k
 }
 
@@ -118,6 +130,7 @@ func (k *Kind) fieldsOf(obj apis.Object) []unique.Handle[string] {
 
 // Get returns the object at key, nil without one.
 func (k *Kind) Get(key string) *Object {
+	k = k.latest()
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	o, _ := k.tree.Get(&Object{Key: key})
@@ -126,6 +139,7 @@ func (k *Kind) Get(key string) *Object {
 
 // Len is how many objects there are.
 func (k *Kind) Len() int {
+	k = k.latest()
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return k.tree.Len()
@@ -142,7 +156,7 @@ func (k *Kind) keys() (keys []string) {
 func (k *Kind) start(rev int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.rev, k.log.oldest = rev, rev
+	k.rev, k.log.oldest, k.since = rev, rev, rev
 }
 
 // put makes o the current object at its key and returns the one it replaces.
@@ -202,7 +216,19 @@ func remove[K comparable](index map[K]set, key K, o *Object) {
 func (k *Kind) apply(events []*Event) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.loading {
+		k.late = append(k.late, events...)
+		return
+	}
+	k.happen(events)
+}
+
+// happen is apply for who holds mu.
+func (k *Kind) happen(events []*Event) {
 	for _, e := range events {
+		if e.Rev <= k.since {
+			continue
+		}
 		if e.Object != nil {
 			e.Prev = k.put(e.Object)
 			if e.Prev != nil && e.Prev.Rev >= e.Rev {

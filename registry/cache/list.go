@@ -91,6 +91,7 @@ type List struct {
 
 // List returns the objects that q asks for, in the order of their keys.
 func (k *Kind) List(ctx context.Context, q Query) (List, error) {
+	k = k.latest()
 	k.mu.Lock() // Clone counts as a write
 	tree, rev := k.tree, max(k.rev, k.cache.rev.Load())
 	if q.Rev == 0 || q.Rev == rev {

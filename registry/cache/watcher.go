@@ -10,8 +10,11 @@ import (
 	"github.com/knarr-dev/knarr/registry"
 )
 
-// ErrSlow ends a Watcher that does not keep up.
-var ErrSlow = errors.New("watcher is too slow")
+// What ends a Watcher.
+var (
+	ErrSlow = errors.New("watcher is too slow")
+	ErrOver = errors.New("the kind has changed or is gone")
+)
 
 // maxPending is how many events may wait for one watcher. They are shared
 // with all others, so that a slow one costs a pointer an event.
@@ -82,12 +85,14 @@ type Watcher struct {
 	mu      sync.Mutex
 	pending []Delivery
 	err     error
+	over    bool // nothing comes behind what is pending
 	wake    chan struct{}
 }
 
 // Watch begins a watch: of what happens after revision after, or with
 // initial set of the present objects and all that happens to them.
 func (k *Kind) Watch(ctx context.Context, sel Selection, after int64, initial bool) (*Watcher, error) {
+	k = k.latest()
 	w := &Watcher{kind: k, sel: sel, topic: k.topic(&sel), wake: make(chan struct{}, 1)}
 	if initial {
 		k.begin(w)
@@ -142,6 +147,25 @@ func (k *Kind) register(w *Watcher) {
 		k.watchers[w.topic] = ws
 	}
 	ws[w] = struct{}{}
+	if k.over {
+		w.end()
+	}
+}
+
+// end makes w end behind what is pending.
+func (w *Watcher) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	w.rouse()
+}
+
+// rouse makes Ready be sent to, once.
+func (w *Watcher) rouse() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Close ends the watch.
@@ -201,10 +225,7 @@ func (w *Watcher) offer(e *Event) {
 		w.pending = append(w.pending, d)
 	}
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	w.rouse()
 }
 
 // Ready is sent to when Take has something to give.
@@ -221,5 +242,11 @@ func (w *Watcher) Take() ([]Delivery, int64, error) {
 	}
 	ds := w.pending
 	w.pending = nil
+	if w.over {
+		if len(ds) == 0 {
+			return nil, 0, ErrOver
+		}
+		w.rouse() // for the end
+	}
 	return ds, rev, nil
 }

@@ -99,7 +99,12 @@ func (c *connector) kubelet(ctx context.Context, pod *corev1.Pod) (*kubelet, err
 	if pod.Spec.NodeName == "" {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", pod.Name))
 	}
-	return c.nodeKubelet(ctx, pod.Spec.NodeName)
+	k, err := c.nodeKubelet(ctx, pod.Spec.NodeName)
+	if apierrors.IsNotFound(err) {
+		// As upstream: it is of the pod that something is wanted.
+		return nil, apierrors.NewNotFound(corev1.Resource("pods"), pod.Spec.NodeName)
+	}
+	return k, err
 }
 
 func (c *connector) nodeKubelet(ctx context.Context, name string) (*kubelet, error) {

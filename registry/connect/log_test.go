@@ -79,7 +79,7 @@ func TestLog(t *testing.T) {
 		{"two", corev1.PodLogOptions{Container: "x"}, "400 BadRequest: container x is not valid for pod two"},
 		{"waiting", corev1.PodLogOptions{}, ""},
 		{"none", corev1.PodLogOptions{}, `404 NotFound: pods "none" not found`},
-		{"lost", corev1.PodLogOptions{}, `404 NotFound: nodes "missing" not found`},
+		{"lost", corev1.PodLogOptions{}, `404 NotFound: pods "missing" not found`},
 		{
 			"unreachable",
 			corev1.PodLogOptions{},

@@ -8,12 +8,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"slices"
-	"strings"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/knarr-dev/knarr/apis"
 )
@@ -41,7 +41,41 @@ func Served(groups []apis.Group, kinds []*apis.Definition) (versions []Version) 
 			versions = append(versions, v)
 		}
 	}
+	return append(versions, custom(groups, kinds)...)
+}
+
+// custom are the group versions of custom kinds, in the order of the names of
+// their groups, and in each the most stable and newest first.
+func custom(groups []apis.Group, kinds []*apis.Definition) (versions []Version) {
+	for _, d := range kinds {
+		if d.Custom == nil || !d.Custom.Known || slices.ContainsFunc(groups, func(g apis.Group) bool { return g.GroupVersion == d.GroupVersion() }) {
+			continue
+		}
+		i := slices.IndexFunc(versions, func(v Version) bool { return v.GroupVersion == d.GroupVersion() })
+		if i < 0 {
+			i = len(versions)
+			versions = append(versions, Version{GroupVersion: d.GroupVersion()})
+		}
+		versions[i].Kinds = append(versions[i].Kinds, d)
+	}
+	slices.SortFunc(versions, func(a, b Version) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), version.CompareKubeAwareVersionStrings(b.Version, a.Version))
+	})
+	for _, v := range versions {
+		slices.SortFunc(v.Kinds, func(a, b *apis.Definition) int { return cmp.Compare(a.Plural, b.Plural) })
+	}
 	return versions
+}
+
+// verbs are those that a kind is asked with, in upstream's order.
+func verbs(d *apis.Definition) []string {
+	switch {
+	case d.Custom == nil:
+		return slices.Sorted(slices.Values(d.Verbs))
+	case d.Custom.Ending:
+		return []string{"delete", "deletecollection", "get", "list", "watch"}
+	}
+	return []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
 }
 
 // A subresource is one row below a kind.
@@ -70,7 +104,9 @@ func subresources(d *apis.Definition) (all []subresource) {
 	for i := range all {
 		all[i].verbs = slices.Sorted(slices.Values(all[i].verbs))
 	}
-	slices.SortFunc(all, func(a, b subresource) int { return cmp.Compare(a.name, b.name) })
+	if d.Custom == nil { // of which upstream tells in the order that they stand here
+		slices.SortFunc(all, func(a, b subresource) int { return cmp.Compare(a.name, b.name) })
+	}
 	return all
 }
 
@@ -93,8 +129,8 @@ func (v *Version) List() *metav1.APIResourceList {
 	}
 	for _, d := range v.Kinds {
 		r := metav1.APIResource{
-			Name: d.Plural, SingularName: strings.ToLower(d.Kind), Namespaced: d.Scope == apis.Namespaced, Kind: d.Kind,
-			Verbs: slices.Sorted(slices.Values(d.Verbs)), ShortNames: d.Short, Categories: d.Categories,
+			Name: d.Plural, SingularName: d.Singular(), Namespaced: d.Scope == apis.Namespaced, Kind: d.Kind,
+			Verbs: verbs(d), ShortNames: d.Short, Categories: d.Categories,
 		}
 		if d.Stored() {
 			r.StorageVersionHash = storageHash(d)
@@ -113,7 +149,11 @@ func (v *Version) List() *metav1.APIResourceList {
 
 // storageHash identifies the version that a kind is stored in, as upstream.
 func storageHash(d *apis.Definition) string {
-	sum := sha256.Sum256([]byte(d.Group + "/" + d.Version + "/" + d.Kind))
+	stored := d.Version
+	if d.Custom != nil {
+		stored = d.Custom.Storage
+	}
+	sum := sha256.Sum256([]byte(d.Group + "/" + stored + "/" + d.Kind))
 	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
@@ -161,14 +201,20 @@ func (v *Version) aggregate() apidiscoveryv2.APIVersionDiscovery {
 	for _, d := range v.Kinds {
 		r := apidiscoveryv2.APIResourceDiscovery{
 			Resource: d.Plural, ResponseKind: &metav1.GroupVersionKind{Kind: d.Kind}, Scope: apidiscoveryv2.ScopeNamespace,
-			SingularResource: strings.ToLower(d.Kind), Verbs: slices.Sorted(slices.Values(d.Verbs)),
+			SingularResource: d.Singular(), Verbs: verbs(d),
 			ShortNames: d.Short, Categories: d.Categories,
 		}
 		if d.Scope == apis.Cluster {
 			r.Scope = apidiscoveryv2.ScopeCluster
 		}
+		if d.Custom != nil { // of which upstream says all
+			r.ResponseKind.Group, r.ResponseKind.Version = v.Group, v.Version
+		}
 		for _, s := range subresources(d) {
 			gv := elsewhere(s.kind.GroupVersion(), v.GroupVersion)
+			if d.Custom != nil && gv.Empty() {
+				gv = v.GroupVersion
+			}
 			r.Subresources = append(r.Subresources, apidiscoveryv2.APISubresourceDiscovery{
 				Subresource:  s.name,
 				ResponseKind: &metav1.GroupVersionKind{Group: gv.Group, Version: gv.Version, Kind: s.kind.Kind},

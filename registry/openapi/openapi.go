@@ -17,6 +17,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
 
+	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/registry/discovery"
 )
 
@@ -27,29 +28,41 @@ type Documents struct {
 	convert  func() managedfields.TypeConverter
 	release  string
 	tag      string
+	tags     map[string]string // by path of a v3 document
 	merges   func() map[string]*smd.Map
 }
 
 // New returns the documents of versions, whose types scheme knows and whose
 // lists merge as convert knows. Release is the server's own version.
 func New(versions []discovery.Version, scheme *runtime.Scheme, convert func() managedfields.TypeConverter, release string) *Documents {
-	d := &Documents{versions: versions, scheme: scheme, convert: convert, release: release}
+	d := &Documents{versions: versions, scheme: scheme, convert: convert, release: release, tags: map[string]string{}}
 	// What is served follows from the program and its kinds: their names
 	// stand for the documents, which then need not be made to be told apart.
-	sum := sha512.New()
-	fmt.Fprintln(sum, release)
+	whole := sha512.New()
 	for _, v := range versions {
+		sum := sha512.New()
+		fmt.Fprintln(sum, release)
 		for _, k := range v.Kinds {
 			fmt.Fprintln(sum, v.String(), k.Kind, k.Plural)
+			if k.Custom != nil {
+				fmt.Fprintln(sum, k.Scope, k.Custom.Singular, k.Custom.List, k.Custom.Digest, len(k.Subs), k.Scale != nil)
+			}
 		}
+		tag := sum.Sum(nil)
+		d.tags[path(v.GroupVersion)] = fmt.Sprintf("%X", tag)
+		whole.Write(tag)
 	}
-	d.tag = fmt.Sprintf("%X", sum.Sum(nil))
+	d.tag = fmt.Sprintf("%X", whole.Sum(nil))
 	d.merges = sync.OnceValue(d.readMerges)
 	return d
 }
 
-// Tag changes when the documents do.
+// Tag changes when any of the documents does, and TagOf when the v3 document
+// at a path does.
 func (d *Documents) Tag() string { return d.tag }
+
+// TagOf is empty where there is no document.
+func (d *Documents) TagOf(path string) string { return d.tags[path] }
 
 // Paths are the paths of the v3 documents, below /openapi/v3.
 func (d *Documents) Paths() (paths []string) {
@@ -90,7 +103,7 @@ func (d *Documents) readMerges() map[string]*smd.Map {
 }
 
 // swagger builds the v2 document of versions.
-func (d *Documents) swagger(versions []discovery.Version) *spec.Swagger {
+func (d *Documents) swagger(versions []discovery.Version, v3 bool) *spec.Swagger {
 	out := &spec.Swagger{}
 	out.Swagger = "2.0"
 	out.Info = &spec.Info{InfoProps: spec.InfoProps{Title: "Kubernetes", Version: d.release}}
@@ -103,7 +116,7 @@ func (d *Documents) swagger(versions []discovery.Version) *spec.Swagger {
 	for _, v := range versions {
 		doc := &doc{
 			schemas: schemas{defs: out.Definitions, merges: d.merges()},
-			gv:      v.GroupVersion, new: d.scheme.New, paths: out.Paths.Paths,
+			gv:      v.GroupVersion, new: d.scheme.New, paths: out.Paths.Paths, v3: v3, customs: map[string]*apis.Definition{},
 		}
 		for _, k := range v.Kinds {
 			doc.kind(k)
@@ -114,7 +127,7 @@ func (d *Documents) swagger(versions []discovery.Version) *spec.Swagger {
 
 // V2 is the v2 document of everything, in JSON or in protobuf.
 func (d *Documents) V2(protobuf bool) ([]byte, error) {
-	text, err := json.Marshal(d.swagger(d.versions))
+	text, err := json.Marshal(d.swagger(d.versions, false))
 	if err != nil || !protobuf {
 		return text, err
 	}
@@ -132,7 +145,7 @@ func (d *Documents) V3(at string, protobuf bool) ([]byte, error) {
 	if i < 0 {
 		return nil, nil
 	}
-	text, err := json.Marshal(openapiconv.ConvertV2ToV3(d.swagger(d.versions[i : i+1])))
+	text, err := json.Marshal(openapiconv.ConvertV2ToV3(d.swagger(d.versions[i:i+1], true)))
 	if err != nil || !protobuf {
 		return text, err
 	}
@@ -150,7 +163,7 @@ func (d *Documents) Index() ([]byte, error) {
 	}
 	links := map[string]link{}
 	for _, p := range d.Paths() {
-		links[p] = link{"/openapi/v3/" + p + "?hash=" + d.tag}
+		links[p] = link{"/openapi/v3/" + p + "?hash=" + d.tags[p]}
 	}
 	return json.Marshal(map[string]any{"paths": links})
 }

@@ -159,7 +159,7 @@ func TestIndex(t *testing.T) {
 	if err := json.Unmarshal(text, &index); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := index.Paths["apis/apps/v1"].URL, "/openapi/v3/apis/apps/v1?hash="+docs().Tag(); got != want {
+	if got, want := index.Paths["apis/apps/v1"].URL, "/openapi/v3/apis/apps/v1?hash="+docs().TagOf("apis/apps/v1"); got != want {
 		t.Errorf("apps/v1 is at %q, want %q", got, want)
 	}
 }

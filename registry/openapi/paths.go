@@ -60,6 +60,9 @@ type doc struct {
 	gv    schema.GroupVersion
 	new   func(schema.GroupVersionKind) (runtime.Object, error)
 	paths map[string]spec.PathItem
+	v3    bool // the document is made to become one of v3
+
+	customs map[string]*apis.Definition // by the names of their kinds and lists
 }
 
 // kind adds the paths of a kind.
@@ -69,6 +72,9 @@ func (d *doc) kind(def *apis.Definition) {
 		root = "/api/" + d.gv.Version
 	}
 	gvk := d.gv.WithKind(def.Kind)
+	if def.Custom != nil {
+		d.customs[def.Kind], d.customs[def.Custom.List] = def, def
+	}
 	if def.Scope == apis.Namespaced {
 		in := root + "/namespaces/{namespace}/" + def.Plural
 		d.collection(in, "Namespaced"+def.Kind, gvk, def.Verbs, true)
@@ -179,10 +185,17 @@ func methods(can []string) (all []string) {
 func (d *doc) add(item *spec.PathItem, v verb, id string, gvk, kind schema.GroupVersionKind) {
 	op := operation(v.id+title(group(d.gv))+title(d.gv.Version)+id, v.say+" "+kind.Kind, d.gv)
 	op.Consumes, op.Produces = v.takes, v.gives
+	def := d.customs[gvk.Kind]
+	if def != nil {
+		op.Consumes, op.Produces = custom(v.takes), custom(v.gives)
+	}
 	answer := kind
 	switch v.action {
 	case "list":
 		answer.Kind += "List"
+		if def != nil {
+			answer.Kind = def.Custom.List
+		}
 	case "deletecollection":
 		answer = metav1.SchemeGroupVersion.WithKind("Status")
 	}
@@ -206,6 +219,13 @@ func (d *doc) add(item *spec.PathItem, v verb, id string, gvk, kind schema.Group
 	}
 	mark(op, v.action, kind)
 	set(item, v.method, op)
+}
+
+// custom are the media types among all that kinds without a Go type know.
+func custom(all []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(m string) bool {
+		return strings.Contains(m, "protobuf") || strings.Contains(m, "strategic")
+	})
 }
 
 // returns reports whether DELETE answers with the object in documents.
@@ -332,6 +352,9 @@ func (d *doc) ref(kind schema.GroupVersionKind) *spec.Schema {
 		return spec.RefSchema("#/definitions/" + name)
 	}
 	t, known := metaTypes[kind.Kind]
+	if def := d.customs[kind.Kind]; def != nil && kind.GroupVersion() == d.gv {
+		return d.custom(def, kind.Kind)
+	}
 	if !known {
 		obj, err := d.new(kind)
 		if err != nil {

@@ -2,10 +2,12 @@ package patch
 
 import (
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -22,7 +24,7 @@ func (f *Fields) apply(live apis.Object, change *unstructured.Unstructured, mana
 	}
 	entries := live.GetManagedFields()
 	last := f.last(entries, manager)
-	if len(entries) == 0 || last >= 0 && !f.repeats(entries[last], change) {
+	if f.owners.custom || len(entries) == 0 || last >= 0 && !f.repeats(entries[last], change) {
 		return merge(m, f.named(live), change, manager, force)
 	}
 	// Only what change speaks of can become another.
@@ -47,6 +49,10 @@ func (f *Fields) named(obj apis.Object) apis.Object {
 
 func merge(m *managedfields.FieldManager, live apis.Object, change *unstructured.Unstructured, manager string, force bool) (apis.Object, error) {
 	obj, err := m.Apply(live, change, manager, force)
+	if known := apierrors.ReasonForError(err) != metav1.StatusReasonUnknown; err != nil && !known {
+		// As upstream: it has no reason.
+		return nil, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 // when Owners is made.
 type Owners struct {
 	converter func() managedfields.TypeConverter
+	custom    bool // the kind has no Go type
 }
 
 // NewOwners returns the owners of fields of the kinds in scheme.
@@ -29,6 +30,17 @@ func NewOwners(scheme *runtime.Scheme) *Owners {
 	})}
 	go o.converter()
 	return o
+}
+
+// NewTypedOwners returns the owners of fields of kinds that have Go types and
+// whose schema converter knows.
+func NewTypedOwners(converter func() managedfields.TypeConverter) *Owners {
+	return &Owners{converter: sync.OnceValue(func() managedfields.TypeConverter { return newTrusting(converter()) })}
+}
+
+// NewCustomOwners returns the owners of fields of a kind that has no Go type.
+func NewCustomOwners(converter func() managedfields.TypeConverter) *Owners {
+	return &Owners{converter: converter, custom: true}
 }
 
 // Converter is the schema of all built-in kinds, once it is read.
@@ -69,13 +81,18 @@ func (o *Owners) For(gvk schema.GroupVersionKind, forms Forms, sub string, reset
 		filters[fieldpath.APIVersion(gvk.GroupVersion().String())] = f.resets
 	}
 	f.make = sync.OnceValues(func() (*managedfields.FieldManager, error) {
-		conv := convertor{forms}
+		conv := convertor{forms, o.custom}
+		if o.custom {
+			return managedfields.NewDefaultCRDFieldManager(o.converter(), conv, conv, conv, gvk, gvk.GroupVersion(), sub, filters)
+		}
 		return managedfields.NewDefaultFieldManager(o.converter(), conv, conv, conv, gvk, gvk.GroupVersion(), sub, filters)
 	})
 	f.blank = sync.OnceValues(func() (b blank, err error) {
 		if b.obj, err = forms.New(gvk.GroupVersion()); err == nil {
 			b.obj.GetObjectKind().SetGroupVersionKind(gvk)
-			b.shape = o.converter().(*trusting).shape(gvk, b.obj, resets)
+			if t, ok := o.converter().(*trusting); ok {
+				b.shape = t.shape(gvk, b.obj, resets)
+			}
 		}
 		return b, err
 	})
@@ -117,7 +134,10 @@ func (f *Fields) Update(old, obj apis.Object, manager string) (apis.Object, erro
 }
 
 // convertor makes what the field manager wants to know of a kind from Forms.
-type convertor struct{ forms Forms }
+type convertor struct {
+	forms  Forms
+	custom bool
+}
 
 func (c convertor) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
 	obj, err := c.forms.New(gvk.GroupVersion())
@@ -145,7 +165,7 @@ func (c convertor) ConvertToVersion(in runtime.Object, to runtime.GroupVersioner
 		}
 	}
 	obj, ok := in.(apis.Object)
-	if u, isMap := in.(*unstructured.Unstructured); isMap {
+	if u, isMap := in.(*unstructured.Unstructured); isMap && !c.custom {
 		typed, err := c.forms.New(gvk.GroupVersion())
 		if err != nil {
 			return nil, err

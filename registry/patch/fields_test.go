@@ -64,7 +64,7 @@ spec:
 
 // stock is the account of d's fields with nothing done to it for speed.
 func stock(conv managedfields.TypeConverter, d *apis.Definition) (*managedfields.FieldManager, error) {
-	c := convertor{only{d}}
+	c := convertor{forms: only{d}}
 	return managedfields.NewDefaultFieldManager(conv, c, c, c, d.GroupVersionKind, d.GroupVersion(), "", nil)
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -66,8 +68,11 @@ func (p *Patch) json(k *wire.Kind, old apis.Object) (apis.Object, []string, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := k.Holds(patched); err != nil {
+		return nil, nil, invalid(string(patched), err)
+	}
 	obj := k.New()
-	more, err := kjson.UnmarshalStrict(patched, obj)
+	more, err := k.Parse(patched, obj, p.Strict)
 	if err != nil {
 		return nil, nil, invalid(string(patched), err)
 	}
@@ -88,7 +93,9 @@ func (p *Patch) faults() (faults []error, err error) {
 	}
 	var ops []operation
 	if faults, err = kjson.UnmarshalStrict(p.Body, &ops); err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		// The text names the type, which clients know by upstream's name.
+		text := strings.Replace(err.Error(), "patch.operation", "handlers.jsonPatchOp", 1)
+		return nil, apierrors.NewBadRequest("error decoding patch: " + text)
 	}
 	for i, fault := range faults {
 		faults[i] = fmt.Errorf("json patch %w", fault)
@@ -167,7 +174,7 @@ func (p *Patch) apply(old apis.Object, owners *Fields) (apis.Object, []string, e
 		}
 		change = map[string]any{}
 	}
-	if err := yaml.Unmarshal(p.Body, &change); err != nil {
+	if err := utilyaml.Unmarshal(p.Body, &change); err != nil { // which keeps integers
 		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}
 	obj, err := owners.apply(old, &unstructured.Unstructured{Object: change}, p.Manager, p.Force)

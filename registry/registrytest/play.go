@@ -13,8 +13,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
@@ -42,6 +44,7 @@ var (
 //	@headers name…           which headers to show
 //	@keep name=path          what to write ${name} for from now on
 //	@repeat text number      to write that many times for ${repeat}
+//	@until code              to ask again until that is the code, for what takes a moment
 //
 // A response is its code, then the warnings and headers, then the body, as
 // YAML where it is JSON, and a failure by reason and message, whatever was to
@@ -117,6 +120,7 @@ type wish struct {
 	show    []string
 	headers []string
 	keep    map[string]string // paths by name
+	until   string
 }
 
 func (p *play) wish(lines []string) wish {
@@ -139,6 +143,8 @@ func (p *play) wish(lines []string) wish {
 				p.t.Fatal(err)
 			}
 			p.vars["repeat"] = strings.Repeat(words[1], n)
+		case "@until":
+			w.until = words[1]
 		default:
 			p.t.Fatalf("%q is not known", line)
 		}
@@ -154,10 +160,7 @@ func (p *play) ask(text string) string {
 		first, text = append(first, line), rest
 	}
 	w := p.wish(first)
-	resp, err := p.as(w.user).RoundTrip(p.request(text))
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	resp := p.answer(w, text)
 	defer func() { _ = resp.Body.Close() }() // it was read
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
@@ -177,6 +180,27 @@ func (p *play) ask(text string) string {
 	}
 	p.body(out, w, body)
 	return p.masked(out.String())
+}
+
+// answer sends a request until it has the answer that is wished for.
+func (p *play) answer(w wish, text string) *http.Response {
+	end, tick := time.After(patience), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for {
+		resp, err := p.as(w.user).RoundTrip(p.request(text))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if w.until == "" || w.until == strconv.Itoa(resp.StatusCode) {
+			return resp
+		}
+		_ = resp.Body.Close() // another will do
+		select {
+		case <-tick.C:
+		case <-end:
+			p.t.Fatalf("%s: the code is %d and not %s", text, resp.StatusCode, w.until)
+		}
+	}
 }
 
 // request reads a request as an example has it.

@@ -56,7 +56,7 @@ func (k *Kind) reach(ctx context.Context, rev int64) error {
 func parseVersion(version string) (int64, error) {
 	rev, err := strconv.ParseUint(version, 10, 63)
 	if err != nil {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %v", version, err))
+		return 0, bare(fmt.Sprintf("resourceVersion: Invalid value: %q: %v", version, err))
 	}
 	return int64(rev), nil
 }

@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -41,8 +44,15 @@ type Service struct {
 	NewUID   func() types.UID
 	NameTail func() string // five letters that make a generated name
 
-	kinds map[schema.GroupResource]*Kind
-	order []*Kind
+	mu    sync.Mutex
+	table atomic.Pointer[table]
+}
+
+// A table is all kinds that are served. It never changes; another takes its place.
+type table struct {
+	kinds   map[schema.GroupResource]*Kind
+	order   []*Kind
+	builtin int // so many of order are there from the start
 }
 
 // A Reserver finds what an object needs besides its key, as a service needs
@@ -66,6 +76,8 @@ type Kind struct {
 
 	forms   []*Form
 	service *Service
+	owners  *patch.Owners
+	between patch.Forms // converts between versions; the form itself where nil
 }
 
 // A Form is a kind as it is served in one group and version.
@@ -78,9 +90,14 @@ type Form struct {
 }
 
 // Add serves a kind and returns it.
-func (s *Service) Add(d *apis.Definition) *Kind {
-	k := &Kind{Definition: d, service: s}
+func (s *Service) Add(d *apis.Definition) *Kind { return s.AddStored(d, nil, s.Owners) }
+
+// AddStored serves a kind that is stored in a way of its own, and whose fields
+// have owners that keep their own account.
+func (s *Service) AddStored(d *apis.Definition, storage *wire.Storage, owners *patch.Owners) *Kind {
+	k := &Kind{Definition: d, service: s, owners: owners}
 	stored := &Form{Kind: k, Wire: wire.NewKind(d.GroupVersionKind, d.New)}
+	stored.Wire.Stored(storage)
 	k.forms = []*Form{stored}
 	for i := range d.Views {
 		v := &d.Views[i]
@@ -94,12 +111,20 @@ func (s *Service) Add(d *apis.Definition) *Kind {
 			f.account()
 		}
 	}
-	if s.kinds == nil {
-		s.kinds = map[schema.GroupResource]*Kind{}
-	}
-	s.kinds[d.GroupResource()] = k
-	s.order = append(s.order, k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	order := append(slices.Clone(s.Kinds()), k)
+	s.table.Store(newTable(order, len(order)))
 	return k
+}
+
+// newTable finds kinds by name; of several versions of one the first.
+func newTable(order []*Kind, builtin int) *table {
+	t := &table{kinds: map[schema.GroupResource]*Kind{}, order: order, builtin: builtin}
+	for _, k := range slices.Backward(order) {
+		t.kinds[k.GroupResource()] = k
+	}
+	return t
 }
 
 // account sets up who may own which fields at each endpoint of the form.
@@ -108,20 +133,37 @@ func (f *Form) account() {
 	if f.Sub("status") != nil {
 		resets = []string{"status"}
 	}
-	f.owners = map[string]*patch.Fields{"": f.service.Owners.For(f.Wire.GroupVersionKind, f, "", resets)}
+	between := f.between
+	if between == nil {
+		between = f
+	}
+	account := func(sub string, resets []string) *patch.Fields {
+		return f.Kind.owners.For(f.Wire.GroupVersionKind, between, sub, resets)
+	}
+	f.owners = map[string]*patch.Fields{"": account("", resets)}
 	if f.Scale != nil {
-		f.owners["scale"] = f.service.Owners.For(f.Wire.GroupVersionKind, f, "scale", nil)
+		f.owners["scale"] = account("scale", nil)
 	}
 	for _, s := range f.Subs {
-		f.owners[s.Name] = f.service.Owners.For(f.Wire.GroupVersionKind, f, s.Name, s.Keeps)
+		f.owners[s.Name] = account(s.Name, s.Keeps)
 	}
 }
 
 // Kind returns the kind called gr, nil if it is not served.
-func (s *Service) Kind(gr schema.GroupResource) *Kind { return s.kinds[gr] }
+func (s *Service) Kind(gr schema.GroupResource) *Kind {
+	if t := s.table.Load(); t != nil {
+		return t.kinds[gr]
+	}
+	return nil
+}
 
 // Kinds returns all kinds in the order in which they were added.
-func (s *Service) Kinds() []*Kind { return s.order }
+func (s *Service) Kinds() []*Kind {
+	if t := s.table.Load(); t != nil {
+		return t.order
+	}
+	return nil
+}
 
 // Forms are the kind's forms, the stored one first.
 func (k *Kind) Forms() []*Form { return k.forms }
@@ -157,9 +199,9 @@ func (f *Form) read(obj apis.Object) apis.Object {
 // Bytes is an object of the cache as bytes in the form.
 func (f *Form) Bytes(o *cache.Object) (*wire.Object, error) {
 	if f.view == nil {
-		return &o.Object, nil
+		return o.In(f.Wire), nil
 	}
-	stored, err := o.Decode()
+	stored, err := f.Decode(o)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +217,7 @@ func (f *Form) Bytes(o *cache.Object) (*wire.Object, error) {
 // JSON is the text of an object of the cache as an item of a list in the
 // form. That of the stored form is kept for the next who asks.
 func (f *Form) JSON(o *cache.Object) ([]byte, error) {
-	if f.view == nil {
+	if f.view == nil && o.Kind == f.Wire {
 		return f.Objects.JSON(o)
 	}
 	b, err := f.Bytes(o)
@@ -248,12 +290,12 @@ func (k *Kind) unserved(err error) error {
 // that decide by what other objects say. It shows what the cache shows, and
 // asks the store for what the cache does not have.
 func (s *Service) Lookup(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error) {
-	k := s.kinds[gr]
+	k := s.Kind(gr)
 	if k == nil || k.Objects == nil {
 		return nil, fmt.Errorf("%s is not stored here", gr)
 	}
 	if o := k.Objects.Get(registry.Key(namespace, name)); o != nil {
-		return o.Decode()
+		return k.Decode(o)
 	}
 	cur, err := k.stored(ctx, namespace, name)
 	if err != nil {
@@ -264,7 +306,7 @@ func (s *Service) Lookup(ctx context.Context, gr schema.GroupResource, namespace
 
 // All returns the objects of a kind in a namespace, "" for all, decoded.
 func (s *Service) All(ctx context.Context, gr schema.GroupResource, namespace string) ([]apis.Object, error) {
-	k := s.kinds[gr]
+	k := s.Kind(gr)
 	if k == nil || k.Objects == nil {
 		return nil, fmt.Errorf("%s is not stored here", gr)
 	}
@@ -274,7 +316,7 @@ func (s *Service) All(ctx context.Context, gr schema.GroupResource, namespace st
 	}
 	objs := make([]apis.Object, len(list.Objects))
 	for i, o := range list.Objects {
-		if objs[i], err = o.Decode(); err != nil {
+		if objs[i], err = k.Decode(o); err != nil {
 			return nil, err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +35,9 @@ func (k *Kind) List(ctx context.Context, sel cache.Selection, opts *metav1.ListO
 	case err != nil:
 		return nil, wire.ListMeta{}, k.unserved(err)
 	}
+	if l.Objects, err = k.ready(l.Objects); err != nil {
+		return nil, wire.ListMeta{}, err
+	}
 	meta := wire.ListMeta{Rev: l.Rev}
 	if l.Next != "" {
 		if meta.Continue, err = encodeContinue(l.Rev, l.Next); err != nil {
@@ -48,12 +53,12 @@ func (k *Kind) List(ctx context.Context, sel cache.Selection, opts *metav1.ListO
 // place finds as of which revision and from which key q is to list.
 func (k *Kind) place(ctx context.Context, opts *metav1.ListOptions, q *cache.Query) error {
 	if opts.Continue != "" {
-		if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
-			return apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
-		}
 		rev, start, err := decodeContinue(opts.Continue)
 		if err != nil {
 			return apierrors.NewBadRequest(fmt.Sprintf("invalid continue token: %v", err))
+		}
+		if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
+			return apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
 		}
 		q.From = start
 		if rev > 0 {
@@ -67,7 +72,7 @@ func (k *Kind) place(ctx context.Context, opts *metav1.ListOptions, q *cache.Que
 	}
 	rev, err := parseVersion(opts.ResourceVersion)
 	if err != nil {
-		return err
+		return apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: %v", err))
 	}
 	legacy := opts.ResourceVersionMatch == "" && opts.Limit > 0
 	if legacy || opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact {
@@ -95,10 +100,13 @@ func (f *Form) FieldSelector(text string) (fields.Selector, error) {
 				}
 			}
 		}
-		if _, known := f.Fields[stored]; known {
+		_, known := f.Fields[stored]
+		switch {
+		case known && f.Custom != nil:
+			return FieldOf(f.Version, stored), value, nil
+		case known:
 			return stored, value, nil
-		}
-		if len(f.Fields) == 0 {
+		case len(f.Fields) == 0 && f.Custom == nil:
 			return "", "", fmt.Errorf("%q is not a known field selector: only %q, %q", name, "metadata.name", "metadata.namespace")
 		}
 		return "", "", fmt.Errorf("field label not supported: %s", name)
@@ -135,10 +143,15 @@ func decodeContinue(token string) (rev int64, start string, err error) {
 	if c.Rev == 0 {
 		return 0, "", errors.New("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
 	}
-	if len(c.Start) < 2 || c.Start[0] != '/' {
+	if c.Start == "" {
 		return 0, "", errors.New("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")
 	}
-	return c.Rev, c.Start[1:], nil
+	key := "/" + strings.TrimPrefix(c.Start, "/")
+	// A key ends with a NUL where a list goes on behind it.
+	if path.Clean(key) != key {
+		return 0, "", fmt.Errorf("continue key is not valid: %s", c.Start)
+	}
+	return c.Rev, key[1:], nil
 }
 
 // expired is the error for a continue token whose revision is compacted. It

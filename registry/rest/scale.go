@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
@@ -28,8 +30,10 @@ func (k *Kind) ScaleOf(obj apis.Object) *autoscalingv1.Scale {
 			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
 			ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
 		},
-		Spec:   autoscalingv1.ScaleSpec{Replicas: *k.Scale.Wanted(obj)},
 		Status: autoscalingv1.ScaleStatus{Replicas: k.Scale.Has(obj), Selector: k.Scale.Selector(obj)},
+	}
+	if n := k.Scale.Wanted(obj); n != nil {
+		s.Spec.Replicas = *n
 	}
 	s.SetGroupVersionKind(ScaleKind.GroupVersionKind)
 	return s
@@ -40,7 +44,15 @@ func (f *Form) Rescale(ctx context.Context, c *Call, in *autoscalingv1.Scale) (W
 	if in.Name != c.Name {
 		return Written{}, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", in.Name, c.Name))
 	}
-	return f.modify(ctx, c, func(old apis.Object) (apis.Object, error) { return f.scaled(old, in) }, 0)
+	if in.Namespace != "" && in.Namespace != c.Namespace {
+		return Written{}, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return f.modify(ctx, c, func(old apis.Object) (apis.Object, error) {
+		if in.UID != "" && in.UID != old.GetUID() {
+			return nil, f.another(c, in.UID, old.GetUID())
+		}
+		return f.scaled(old, in)
+	}, 0)
 }
 
 // PatchScale changes the scale of an object by a patch of the scale.
@@ -70,8 +82,10 @@ func (f *Form) scaled(old apis.Object, s *autoscalingv1.Scale) (apis.Object, err
 		})
 	}
 	obj := old.DeepCopyObject().(apis.Object)
-	*f.Scale.Wanted(obj) = s.Spec.Replicas
-	obj.SetResourceVersion(s.ResourceVersion)
+	f.Scale.Want(obj, s.Spec.Replicas)
+	if s.ResourceVersion != "" || !f.Lifetime.NeedsVersion {
+		obj.SetResourceVersion(s.ResourceVersion)
+	}
 	obj.SetUID(s.UID)
 	return obj, nil
 }
@@ -95,9 +109,20 @@ func (f *Form) scaleApply(p *patch.Patch, name string) (*patch.Patch, error) {
 	if s.GroupVersionKind() != ScaleKind.GroupVersionKind {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s is not a %s", s.GroupVersionKind(), ScaleKind.GroupVersionKind))
 	}
-	s.SetGroupVersionKind(f.Wire.GroupVersionKind)
-	s.Metadata.Name = name
-	body, err := json.Marshal(s)
+	parentKind := f.Wire.GroupVersionKind
+	whole := map[string]any{
+		"apiVersion": parentKind.GroupVersion().String(), "kind": parentKind.Kind,
+		"metadata": map[string]any{"name": name},
+	}
+	if v := s.Metadata.ResourceVersion; v != "" {
+		whole["metadata"].(map[string]any)["resourceVersion"] = v
+	}
+	if s.Spec.Replicas != nil {
+		if err := unstructured.SetNestedField(whole, int64(*s.Spec.Replicas), strings.Split(f.Scale.Path, ".")...); err != nil {
+			return nil, err
+		}
+	}
+	body, err := json.Marshal(whole)
 	if err != nil {
 		return nil, err
 	}

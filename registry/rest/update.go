@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -27,7 +31,10 @@ func (f *Form) Update(ctx context.Context, c *Call, in apis.Object) (Written, er
 	if name := in.GetName(); name != c.Name {
 		return Written{}, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", name, c.Name))
 	}
-	w, err := f.modify(ctx, c, func(apis.Object) (apis.Object, error) {
+	w, err := f.modify(ctx, c, func(old apis.Object) (apis.Object, error) {
+		if uid := in.GetUID(); uid != "" && uid != old.GetUID() {
+			return nil, f.another(c, uid, old.GetUID())
+		}
 		return in.DeepCopyObject().(apis.Object), nil
 	}, 0)
 	if apierrors.IsNotFound(err) && f.Lifetime.UpsertsOnUpdate && c.Sub == "" && in.GetUID() == "" {
@@ -35,6 +42,14 @@ func (f *Form) Update(ctx context.Context, c *Call, in apis.Object) (Written, er
 		return f.Create(ctx, c, in)
 	}
 	return w, err
+}
+
+// another is the error of an update that means an object of another uid than
+// the one that is there. Its text is that of the stock server.
+func (k *Kind) another(c *Call, meant, is types.UID) error {
+	return apierrors.NewConflict(k.GroupResource(), c.Name, fmt.Errorf(
+		"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %v, UID in object meta: %v",
+		k.path(c.Namespace, c.Name), meant, is))
 }
 
 // patchTries is how often a patch is applied anew to what somebody else has
@@ -64,7 +79,7 @@ func (f *Form) Patch(ctx context.Context, c *Call, p *patch.Patch) (Written, err
 func (f *Form) patched(ctx context.Context, c *Call, p *patch.Patch, old apis.Object, owners *patch.Fields) (apis.Object, error) {
 	obj, warnings, err := p.On(f.Wire, old, owners)
 	if err != nil {
-		return nil, err
+		return nil, unreasoned(err)
 	}
 	registry.Warn(ctx, warnings...)
 	if obj.GetName() == "" {
@@ -74,6 +89,15 @@ func (f *Form) patched(ctx context.Context, c *Call, p *patch.Patch, old apis.Ob
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Name))
 	}
 	return obj, nil
+}
+
+// unreasoned is an error that patching has given no reason, as the client is
+// told: no other is made up.
+func unreasoned(err error) error {
+	if _, known := errors.AsType[*apierrors.StatusError](err); known {
+		return err
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
 }
 
 // Edit changes an object by a function of the server's own, called anew as
@@ -159,7 +183,7 @@ func (f *Form) retry(ctx context.Context, c *Call, tries int, do func(cur curren
 func (f *Form) current(ctx context.Context, c *Call, conflict *registry.Conflict) (current, error) {
 	if conflict == nil {
 		if o := f.Objects.Get(registry.Key(c.Namespace, c.Name)); o != nil {
-			return current{&o.Object, false}, nil
+			return current{o.In(f.Main().Wire), false}, nil
 		}
 	} else if conflict.Have != nil && conflict.Key == f.path(c.Namespace, c.Name) {
 		o, err := f.Main().Wire.Object(conflict.Have.Value, conflict.Have.Rev)
@@ -216,23 +240,18 @@ func (f *Form) replaces(obj, old apis.Object, c *Call) error {
 	if err := f.matchNamespace(obj, c.Namespace); err != nil {
 		return err
 	}
-	if uid := obj.GetUID(); uid != "" && uid != old.GetUID() {
-		return apierrors.NewConflict(f.GroupResource(), c.Name,
-			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:staticcheck // the stock server's words
-	}
 	switch version := obj.GetResourceVersion(); version {
 	case "", "0":
 		if f.Lifetime.NeedsVersion {
-			return apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), c.Name, field.ErrorList{
-				field.Invalid(field.NewPath("metadata", "resourceVersion"), field.OmitValueType{}, "must be specified for an update"),
+			// As upstream: here the name of the resource stands in place of the kind's.
+			return apierrors.NewInvalid(schema.GroupKind{Group: f.Group, Kind: f.Plural}, c.Name, field.ErrorList{
+				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update"),
 			})
 		}
 	case old.GetResourceVersion():
 	default:
 		if _, err := strconv.ParseUint(version, 10, 64); err != nil {
-			return apierrors.NewInvalid(f.GroupVersionKind.GroupKind(), c.Name, field.ErrorList{
-				field.Invalid(field.NewPath("metadata", "resourceVersion"), version, err.Error()),
-			})
+			return bare(err.Error())
 		}
 		return f.modified(c.Name)
 	}
@@ -242,7 +261,9 @@ func (f *Form) replaces(obj, old apis.Object, c *Call) error {
 
 // part limits a change to what the endpoint may change.
 func (f *Form) part(obj, old apis.Object, c *Call) (apis.Object, error) {
-	obj.SetUID(old.GetUID())
+	if obj.GetUID() == "" {
+		obj.SetUID(old.GetUID())
+	}
 	obj.SetCreationTimestamp(old.GetCreationTimestamp())
 	obj.SetDeletionTimestamp(old.GetDeletionTimestamp())
 	obj.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())

@@ -52,5 +52,12 @@ func (k *Kind) Watch(ctx context.Context, sel cache.Selection, opts *metav1.List
 	if compacted, ok := errors.AsType[*registry.CompactedError](err); ok {
 		return nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", after, compacted.Rev))
 	}
-	return s, k.unserved(err)
+	if err != nil {
+		return nil, k.unserved(err)
+	}
+	if s.Initial, err = k.ready(s.Initial); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }

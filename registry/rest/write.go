@@ -80,11 +80,10 @@ func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, er
 	if err := f.matchNamespace(obj, c.Namespace); err != nil {
 		return Written{}, err
 	}
-	if v := obj.GetResourceVersion(); v != "" && v != "0" {
-		// As upstream: its clients go by this text alone.
-		return Written{}, &apierrors.StatusError{ErrStatus: metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: "resourceVersion should not be set on objects to be created",
-		}}
+	v := obj.GetResourceVersion()
+	versioned := v != "" && v != "0"
+	if f.Custom != nil && f.Custom.Ending {
+		return Written{}, apierrors.NewForbidden(f.GroupResource(), obj.GetName(), errors.New("create not allowed while custom resource definition is terminating"))
 	}
 	reset(obj)
 	f.Default(obj)
@@ -103,7 +102,7 @@ func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, er
 			named = obj.DeepCopyObject().(apis.Object)
 			named.SetName(generated(obj.GetGenerateName(), f.service.NameTail()))
 		}
-		w, err := f.insert(ctx, c, named)
+		w, err := f.insert(ctx, c, named, versioned)
 		if !apierrors.IsAlreadyExists(err) || named == obj || try == maxNames {
 			return w, nameTaken(err, obj)
 		}
@@ -143,6 +142,14 @@ func (f *Form) owned(old, obj apis.Object, c *Call) (apis.Object, error) {
 	return o.Update(old, obj, c.Manager)
 }
 
+// bare is an error that upstream gives no reason: its clients go by the text
+// alone.
+func bare(text string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: text,
+	}}
+}
+
 // reset clears the metadata that a client may not set.
 func reset(obj apis.Object) {
 	obj.SetUID("")
@@ -163,8 +170,9 @@ func (k *Kind) begin(obj apis.Object) {
 	k.Prepare(obj, nil)
 }
 
-// insert stores a new object.
-func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, error) {
+// insert stores a new object, which the client may have given a
+// resourceVersion.
+func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object, versioned bool) (Written, error) {
 	call := *c
 	call.Name = obj.GetName()
 	for {
@@ -172,7 +180,7 @@ func (f *Form) insert(ctx context.Context, c *Call, obj apis.Object) (Written, e
 		if f.Reserve != nil {
 			made = obj.DeepCopyObject().(apis.Object) // what is found for it may not do
 		}
-		stored, err := f.try(ctx, &call, made)
+		stored, err := f.try(ctx, &call, made, versioned)
 		var conflict *registry.Conflict
 		switch {
 		case err == nil:
@@ -196,7 +204,7 @@ func written(obj apis.Object, stored *wire.Object, created bool) Written {
 }
 
 // try finds what a new object needs, validates it and stores it.
-func (f *Form) try(ctx context.Context, c *Call, obj apis.Object) (*wire.Object, error) {
+func (f *Form) try(ctx context.Context, c *Call, obj apis.Object, versioned bool) (*wire.Object, error) {
 	commit, err := f.reserve(ctx, c, obj, nil)
 	if err != nil {
 		return nil, err
@@ -208,6 +216,10 @@ func (f *Form) try(ctx context.Context, c *Call, obj apis.Object) (*wire.Object,
 	registry.Warn(ctx, f.Warn(obj, nil)...)
 	if err := f.service.Admit.Validate(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
 		return nil, err
+	}
+	if versioned && !c.DryRun {
+		// As upstream: its clients go by this text alone, and it is the store that says it.
+		return nil, bare("resourceVersion should not be set on objects to be created")
 	}
 	return f.store(ctx, c, commit, obj, 0)
 }

@@ -100,7 +100,7 @@ func placed(obj apis.Object, namespace string) error {
 
 // computed reads objects that an action makes when they are asked for.
 func (a *answer) computed(f *rest.Form, action *sub.Action, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	if err := a.negotiate(f); err != nil {
 		return err
 	}
 	_, sel, err := a.listOptions(f, req)

@@ -93,9 +93,11 @@ func MetricsHandler(reg *prometheus.Registry) http.Handler {
 func (s *Server) Index() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		var paths []string
-		for p := range s.Paths {
-			if p != "" {
-				paths = append(paths, p)
+		for _, all := range []map[string]http.Handler{s.Paths, s.routes.Load().paths} {
+			for p := range all {
+				if p != "" {
+					paths = append(paths, p)
+				}
 			}
 		}
 		slices.Sort(paths)

@@ -77,7 +77,7 @@ func verbLabel(verb string) string {
 func (s *Server) count(req *registry.Request, out *recorder) {
 	known := !req.Resource
 	if req.Resource {
-		_, known = s.forms[gvr(req)]
+		_, known = s.routes.Load().forms[gvr(req)]
 	}
 	if !known {
 		// Names that clients make up must not make series.

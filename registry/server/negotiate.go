@@ -88,6 +88,7 @@ var everyMedia = []string{wire.JSON, wire.YAML, wire.Protobuf}
 // An offer is what a request could be answered with.
 type offer struct {
 	media   []string
+	whole   []string // the media of whole objects, where they are fewer
 	shapes  []shape
 	streams bool // there is a watch at the same path
 }
@@ -96,6 +97,9 @@ type offer struct {
 func negotiate(r *http.Request, o offer) (format, error) {
 	pretty := prettyWanted(r)
 	all := accepts(r)
+	if o.whole == nil {
+		o.whole = o.media
+	}
 	if len(all) == 0 {
 		return format{media: o.media[0], pretty: pretty}, nil
 	}
@@ -110,6 +114,9 @@ func negotiate(r *http.Request, o offer) (format, error) {
 		}
 		s := shape(a.params["as"])
 		if s == whole {
+			if media, ok = a.of(o.whole); !ok {
+				continue
+			}
 			return format{media: media, pretty: pretty}, nil
 		}
 		version := a.params["v"]
@@ -125,7 +132,7 @@ func negotiate(r *http.Request, o offer) (format, error) {
 	case o.streams && len(o.media) == len(streamMedia):
 		return format{}, notAcceptable(streamMedia)
 	}
-	return format{}, notAcceptable(o.media)
+	return format{}, notAcceptable(o.whole)
 }
 
 // prettyWanted is for people: they use a browser or curl, or ask.

@@ -23,33 +23,40 @@ const keepFor = 5 * time.Minute
 // kept are documents that were made, each for a while.
 type kept struct {
 	mu   sync.Mutex
-	docs map[string][]byte
+	docs map[string]*document
 }
 
-func (k *kept) get(key string, make func() ([]byte, error)) ([]byte, error) {
+type document struct {
+	tag  string
+	text []byte
+}
+
+// get returns the document at key, made anew where it has another tag.
+func (k *kept) get(key, tag string, make func() ([]byte, error)) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if doc, ok := k.docs[key]; ok {
-		return doc, nil
+	if d := k.docs[key]; d != nil && d.tag == tag {
+		return d.text, nil
 	}
-	doc, err := make()
-	if err != nil || doc == nil {
+	text, err := make()
+	if err != nil || text == nil {
 		return nil, err
 	}
-	k.docs[key] = doc
+	d := &document{tag, text}
+	k.docs[key] = d
 	time.AfterFunc(keepFor, func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		delete(k.docs, key)
+		if k.docs[key] == d {
+			delete(k.docs, key)
+		}
 	})
-	return doc, nil
+	return text, nil
 }
 
 // OpenAPI returns the handlers of the OpenAPI documents, for Config.Paths.
 func (s *Server) OpenAPI(docs *openapi.Documents) map[string]http.Handler {
-	cache := &kept{docs: map[string][]byte{}}
-	etag := `"` + docs.Tag() + `"`
-	serve := func(types []string, make func(r *http.Request, protobuf bool) ([]byte, error)) http.Handler {
+	serve := func(types []string, tag func(r *http.Request) string, make func(r *http.Request, protobuf bool) ([]byte, error)) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			a := &answer{s: s, w: w, r: r}
 			media, ok := documentType(r, types)
@@ -57,13 +64,14 @@ func (s *Server) OpenAPI(docs *openapi.Documents) map[string]http.Handler {
 				a.fail(notAcceptable(types))
 				return
 			}
+			etag := `"` + tag(r) + `"`
 			w.Header().Set("Vary", "Accept")
 			w.Header().Set("Etag", etag)
 			if r.Header.Get("If-None-Match") == etag {
 				w.WriteHeader(http.StatusNotModified)
 				return
 			}
-			doc, err := cache.get(r.URL.Path+" "+media, func() ([]byte, error) { return make(r, media != types[0]) })
+			doc, err := s.documents.get(r.URL.Path+" "+media, etag, func() ([]byte, error) { return make(r, media != types[0]) })
 			if err != nil {
 				a.fail(err)
 				return
@@ -75,16 +83,22 @@ func (s *Server) OpenAPI(docs *openapi.Documents) map[string]http.Handler {
 			a.body(http.StatusOK, media, doc)
 		})
 	}
-	v3 := serve(v3Types, func(r *http.Request, protobuf bool) ([]byte, error) {
-		return docs.V3(strings.TrimPrefix(r.URL.Path, "/openapi/v3/"), protobuf)
-	})
+	whole := func(*http.Request) string { return docs.Tag() }
+	at := func(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, "/openapi/v3/") }
+	one := func(r *http.Request) string { return docs.TagOf(at(r)) }
+	v3 := serve(v3Types, one, func(r *http.Request, protobuf bool) ([]byte, error) { return docs.V3(at(r), protobuf) })
 	return map[string]http.Handler{
-		"/openapi/v2": serve(v2Types, func(_ *http.Request, protobuf bool) ([]byte, error) { return docs.V2(protobuf) }),
-		"/openapi/v3": serve(v3Types[:1], func(*http.Request, bool) ([]byte, error) { return docs.Index() }),
+		"/openapi/v2": serve(v2Types, whole, func(_ *http.Request, protobuf bool) ([]byte, error) { return docs.V2(protobuf) }),
+		"/openapi/v3": serve(v3Types[:1], whole, func(*http.Request, bool) ([]byte, error) { return docs.Index() }),
 		"/openapi/v3/": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if hash := r.URL.Query().Get("hash"); hash != "" {
-				if hash != docs.Tag() {
-					http.Redirect(w, r, r.URL.Path+"?hash="+docs.Tag(), http.StatusMovedPermanently)
+				tag := one(r)
+				if tag == "" {
+					http.NotFound(w, r)
+					return
+				}
+				if hash != tag {
+					http.Redirect(w, r, r.URL.Path+"?hash="+tag, http.StatusMovedPermanently)
 					return
 				}
 				w.Header().Set("Cache-Control", "public, immutable")

@@ -93,6 +93,15 @@ func (a *answer) written(f *rest.Form, code int, obj apis.Object) {
 // made sends the object that a write has made, by the bytes that are stored
 // if it can.
 func (a *answer) made(f *rest.Form, code int, w rest.Written) {
+	if w.Stored != nil && f.Custom != nil && f.Custom.Storage != f.Version {
+		// Not all that a version has need have a place in the one that is stored.
+		obj, err := w.Stored.Decode()
+		if err != nil {
+			a.fail(err)
+			return
+		}
+		w.Object = obj
+	}
 	if w.Stored == nil || a.f.shape != whole || a.f.media != wire.Protobuf || f.IsView() {
 		a.written(f, code, w.Object)
 		return
@@ -104,7 +113,7 @@ func (a *answer) made(f *rest.Form, code int, w rest.Written) {
 func (a *answer) stored(f *rest.Form, o *cache.Object) {
 	switch {
 	case a.f.shape != whole || a.f.media == wire.YAML || a.f.pretty:
-		obj, err := o.Decode()
+		obj, err := f.Decode(o)
 		if err != nil {
 			a.fail(err)
 			return
@@ -141,7 +150,7 @@ func (a *answer) object(f *rest.Form, code int, obj, shown apis.Object) {
 		}
 		a.send(code, t)
 	case metaList:
-		a.fail(wrongShape(fmt.Sprintf("you requested PartialObjectMetadataList, but the requested object is not a list (%T)", obj)))
+		a.fail(wrongShape(fmt.Sprintf("you requested PartialObjectMetadataList, but the requested object is not a list (*%s.%s)", f.Wire.Inside(), f.GroupVersionKind.Kind)))
 	default:
 		a.send(code, shown)
 	}
@@ -176,7 +185,7 @@ func (a *answer) list(f *rest.Form, objs []*cache.Object, meta wire.ListMeta) {
 	var err error
 	switch {
 	case a.f.shape == metaOnly:
-		err = wrongShape(fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%sList)", f.GroupVersionKind.Kind))
+		err = wrongShape(fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (*%s.%sList)", f.Wire.Inside(), f.GroupVersionKind.Kind))
 	case a.f.shape != whole:
 		err = a.shapedList(f, objs, meta)
 	case a.f.media == wire.Protobuf:
@@ -317,7 +326,7 @@ func (a *answer) shapedList(f *rest.Form, objs []*cache.Object, meta wire.ListMe
 	listMeta := metav1.ListMeta{ResourceVersion: strconv.FormatInt(meta.Rev, 10), Continue: meta.Continue, RemainingItemCount: meta.Remaining}
 	return a.shaped(f, listMeta, func(yield func(apis.Object, error) bool) {
 		for _, o := range objs {
-			if obj, err := o.Decode(); !yield(obj, err) {
+			if obj, err := f.Decode(o); !yield(obj, err) {
 				return
 			}
 		}

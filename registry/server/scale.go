@@ -1,9 +1,11 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/rest"
@@ -20,7 +22,7 @@ func (a *answer) doScale(f *rest.Form, req *registry.Request) (err error) {
 	case "update":
 		return a.putScale(f, req)
 	case "patch":
-		p, c, err := a.patch(req)
+		p, c, err := a.patch(f, req)
 		if err != nil {
 			return err
 		}
@@ -39,9 +41,12 @@ func (a *answer) getScale(f *rest.Form, req *registry.Request) error {
 	if err != nil {
 		return err
 	}
-	obj, err := o.Decode()
+	obj, err := f.Decode(o)
 	if err != nil {
 		return err
+	}
+	if f.Scale.Wanted(obj) == nil {
+		return apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", "."+f.Scale.Path))
 	}
 	a.send(http.StatusOK, f.ScaleOf(obj))
 	return nil

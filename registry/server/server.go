@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,9 +45,13 @@ type Config struct {
 	// is to be written to, and what is to be called at the end. nil for nobody.
 	Audit func(w http.ResponseWriter, r *http.Request, req *registry.Request, endless bool) (http.ResponseWriter, func())
 
-	// Paths are handlers by path, for all that is no resource. One ending in
-	// a slash serves all below it.
+	// Paths are handlers by path, for all that is no resource and does not
+	// change. One ending in a slash serves all below it.
 	Paths map[string]http.Handler
+
+	// Settled waits until the kinds that Rest has are those that any client
+	// has been told of; nil where they never change.
+	Settled func(ctx context.Context) error
 
 	// At most so many requests are served at once that read, and that write;
 	// 0 for the stock server's numbers.
@@ -61,13 +66,20 @@ type Config struct {
 type Server struct {
 	Config
 
-	rest     *rest.Service
-	forms    map[schema.GroupVersionResource]*rest.Form
-	groups   map[string]bool // that there are forms of
-	actions  map[actionKey]*sub.Action
-	flights  flights
-	stopping chan struct{}
-	stop     sync.Once
+	rest      *rest.Service
+	routes    atomic.Pointer[routes]
+	actions   map[actionKey]*sub.Action
+	flights   flights
+	documents kept // of OpenAPI
+	stopping  chan struct{}
+	stop      sync.Once
+}
+
+// Routes are where requests lead. They never change; others take their place.
+type routes struct {
+	forms  map[schema.GroupVersionResource]*rest.Form
+	groups map[string]bool // that there are built-in forms of
+	paths  map[string]http.Handler
 }
 
 type actionKey struct {
@@ -79,21 +91,49 @@ type actionKey struct {
 func New(cfg Config) *Server {
 	s := &Server{
 		Config: cfg, rest: cfg.Rest, stopping: make(chan struct{}),
-		forms: map[schema.GroupVersionResource]*rest.Form{}, groups: map[string]bool{}, actions: map[actionKey]*sub.Action{},
+		actions: map[actionKey]*sub.Action{}, documents: kept{docs: map[string]*document{}},
 		flights: newFlights(cfg.MaxReads, cfg.MaxWrites),
 	}
 	s.SlowWatch = cmp.Or(cfg.SlowWatch, time.Minute)
-	for _, k := range cfg.Rest.Kinds() {
-		for _, f := range k.Forms() {
-			s.forms[f.Wire.GroupVersion().WithResource(k.Plural)] = f
-			s.groups[f.Wire.Group] = true
-		}
-	}
 	for i := range cfg.Actions {
 		a := &cfg.Actions[i]
 		s.actions[actionKey{a.Resource, a.Sub}] = a
 	}
+	s.Route(nil)
 	return s
+}
+
+// Route serves the kinds that Rest has now, and handlers of paths besides
+// those of Paths, which tell of those kinds.
+func (s *Server) Route(paths map[string]http.Handler) {
+	r := &routes{forms: map[schema.GroupVersionResource]*rest.Form{}, groups: map[string]bool{}, paths: paths}
+	for _, k := range s.rest.Kinds() {
+		for _, f := range k.Forms() {
+			gvr := f.Wire.GroupVersion().WithResource(k.Plural)
+			if r.forms[gvr] == nil {
+				r.forms[gvr] = f
+			}
+			if k.Custom == nil {
+				r.groups[f.Wire.Group] = true
+			}
+		}
+	}
+	s.routes.Store(r)
+}
+
+// form finds what a request asks for, nil where there is no such thing. A
+// custom kind may be so new that only another server knows it, and one that
+// is ending may have ended and been made anew.
+func (s *Server) form(ctx context.Context, req *registry.Request) (*rest.Form, error) {
+	f := s.routes.Load().forms[gvr(req)]
+	current := f != nil && (f.Custom == nil || !f.Custom.Ending)
+	if current || s.Settled == nil || !strings.Contains(req.Group, ".") {
+		return f, nil
+	}
+	if err := s.Settled(ctx); err != nil {
+		return nil, err
+	}
+	return s.routes.Load().forms[gvr(req)], nil
 }
 
 // Stop ends all watches and other requests without an end.
@@ -194,31 +234,54 @@ func (s *Server) serve(a *answer, req *registry.Request) {
 		s.path(req.Path).ServeHTTP(a.w, a.r)
 		return
 	}
-	f, ok := s.forms[gvr(req)]
+	f, err := s.form(a.r.Context(), req)
 	switch {
-	case ok:
+	case err != nil:
+		a.fail(err)
+	case f != nil && f.Custom != nil && misplaced(f, req):
+		http.NotFound(a.w, a.r)
+	case f != nil:
+		if f.Deprecated != "" {
+			registry.Warn(a.r.Context(), f.Deprecated)
+		}
 		if err := s.do(a, f, req); err != nil {
 			a.fail(err)
 		}
-	case s.groups[req.Group]:
+	case s.routes.Load().groups[req.Group]:
 		a.fail(noSuchThing())
 	default:
 		http.NotFound(a.w, a.r)
 	}
 }
 
+// misplaced reports whether a request is made in a namespace for what is in
+// none, or the other way round. Of custom kinds there is no such path.
+func misplaced(f *rest.Form, req *registry.Request) bool {
+	if f.Scope == apis.Cluster {
+		return req.Namespace != ""
+	}
+	return req.Namespace == "" && req.Verb != "list" && req.Verb != "watch"
+}
+
 // path finds the handler of a path that is no resource: its own, or the one
 // of the nearest path above it that serves all below.
 func (s *Server) path(path string) http.Handler {
-	if h, ok := s.Paths[strings.TrimRight(path, "/")]; ok {
+	if h, ok := s.handler(strings.TrimRight(path, "/")); ok {
 		return h
 	}
 	for i := strings.LastIndexByte(path, '/'); i >= 0; i = strings.LastIndexByte(path[:i], '/') {
-		if h, ok := s.Paths[path[:i+1]]; ok {
+		if h, ok := s.handler(path[:i+1]); ok {
 			return h
 		}
 	}
 	return http.NotFoundHandler()
+}
+
+func (s *Server) handler(path string) (h http.Handler, ok bool) {
+	if h, ok = s.routes.Load().paths[path]; !ok {
+		h, ok = s.Paths[path]
+	}
+	return h, ok
 }
 
 func gvr(req *registry.Request) schema.GroupVersionResource {
@@ -251,6 +314,9 @@ func (s *Server) do(a *answer, f *rest.Form, req *registry.Request) error {
 		return a.doScale(f, req)
 	}
 	if req.Sub != "" && f.Sub(req.Sub) == nil {
+		if f.Custom != nil {
+			return apierrors.NewNotFound(f.GroupResource(), req.Name)
+		}
 		return noSuchThing()
 	}
 	deed := deeds[req.Verb]

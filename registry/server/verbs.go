@@ -52,13 +52,22 @@ var deeds = map[string]deed{
 	"delete": (*answer).doDelete, "deletecollection": (*answer).doDeleteCollection,
 }
 
-func (a *answer) negotiate() (err error) {
-	a.f, err = negotiate(a.r, offer{media: everyMedia, shapes: objectShapes})
+func (a *answer) negotiate(f *rest.Form) (err error) {
+	a.f, err = negotiate(a.r, offer{media: everyMedia, whole: wholeMedia(f), shapes: objectShapes})
 	return err
 }
 
+// wholeMedia are the encodings of whole objects of a form: those without a Go
+// type have no protobuf form.
+func wholeMedia(f *rest.Form) []string {
+	if f.Custom != nil {
+		return []string{wire.JSON, wire.YAML}
+	}
+	return everyMedia
+}
+
 func (a *answer) doGet(f *rest.Form, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	if err := a.negotiate(f); err != nil {
 		return err
 	}
 	o, err := f.Get(a.r.Context(), req.Namespace, req.Name, a.r.URL.Query().Get("resourceVersion"))
@@ -71,7 +80,7 @@ func (a *answer) doGet(f *rest.Form, req *registry.Request) error {
 
 func (a *answer) doList(f *rest.Form, req *registry.Request) error {
 	var err error
-	if a.f, err = negotiate(a.r, offer{media: everyMedia, shapes: objectShapes, streams: true}); err != nil {
+	if a.f, err = negotiate(a.r, offer{media: everyMedia, whole: wholeMedia(f), shapes: objectShapes, streams: true}); err != nil {
 		return err
 	}
 	opts, sel, err := a.listOptions(f, req)
@@ -87,7 +96,7 @@ func (a *answer) doList(f *rest.Form, req *registry.Request) error {
 }
 
 func (a *answer) doWatch(f *rest.Form, req *registry.Request) (err error) {
-	if a.f, err = negotiateWatch(a.r); err != nil {
+	if a.f, err = negotiateWatch(a.r, f); err != nil {
 		return err
 	}
 	opts, sel, err := a.listOptions(f, req)
@@ -107,8 +116,13 @@ func (a *answer) doWatch(f *rest.Form, req *registry.Request) (err error) {
 }
 
 // negotiateWatch is negotiate for streams, which there are none of in YAML.
-func negotiateWatch(r *http.Request) (format, error) {
-	f, err := negotiate(r, offer{media: []string{wire.JSON, wire.Protobuf}, shapes: objectShapes, streams: true})
+func negotiateWatch(r *http.Request, of *rest.Form) (format, error) {
+	media := []string{wire.JSON, wire.Protobuf}
+	whole := media
+	if of.Custom != nil {
+		whole = media[:1]
+	}
+	f, err := negotiate(r, offer{media: media, whole: whole, shapes: objectShapes, streams: true})
 	if err != nil {
 		return format{}, err
 	}
@@ -143,6 +157,10 @@ func (a *answer) listOptions(f *rest.Form, req *registry.Request) (*metav1.ListO
 		ResourceVersion: opts.ResourceVersion, ResourceVersionMatch: opts.ResourceVersionMatch, TimeoutSeconds: opts.TimeoutSeconds,
 		Limit: opts.Limit, Continue: opts.Continue, SendInitialEvents: opts.SendInitialEvents,
 	}
+	if opts.Watch && opts.SendInitialEvents == nil && opts.ResourceVersionMatch == "" && (opts.ResourceVersion == "" || opts.ResourceVersion == "0") {
+		// As upstream: such a watch is taken for one that asks for what there is.
+		internal.SendInitialEvents, internal.ResourceVersionMatch = new(true), metav1.ResourceVersionMatchNotOlderThan
+	}
 	if errs := listvalidation.ValidateListOptions(&internal, true); len(errs) > 0 {
 		return nil, sel, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
 	}
@@ -170,7 +188,7 @@ func badOptions(kind string, errs field.ErrorList) error {
 }
 
 func (a *answer) doCreate(f *rest.Form, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	if err := a.negotiate(f); err != nil {
 		return err
 	}
 	opts, err := a.createOptions()
@@ -202,7 +220,7 @@ func (a *answer) createOptions() (*metav1.CreateOptions, error) {
 }
 
 func (a *answer) doUpdate(f *rest.Form, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	if err := a.negotiate(f); err != nil {
 		return err
 	}
 	opts, err := a.updateOptions()
@@ -249,11 +267,15 @@ var patchTypes = []string{
 	string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyPatchType),
 }
 
+// customPatchTypes are those that kinds without a Go type take: only that
+// says how to merge strategically.
+var customPatchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType)}
+
 func (a *answer) doPatch(f *rest.Form, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	if err := a.negotiate(f); err != nil {
 		return err
 	}
-	p, c, err := a.patch(req)
+	p, c, err := a.patch(f, req)
 	if err != nil {
 		return err
 	}
@@ -266,8 +288,15 @@ func (a *answer) doPatch(f *rest.Form, req *registry.Request) error {
 }
 
 // patch reads a patch and its options.
-func (a *answer) patch(req *registry.Request) (*patch.Patch, *rest.Call, error) {
-	media, err := contentType(a.r, append([]string{""}, patchTypes...))
+func (a *answer) patch(f *rest.Form, req *registry.Request) (*patch.Patch, *rest.Call, error) {
+	taken := patchTypes
+	if f.Custom != nil {
+		taken = customPatchTypes
+	}
+	media, err := contentType(a.r, append([]string{""}, taken...))
+	if f.Custom != nil && (err != nil || media == "") {
+		return nil, nil, unsupported(taken)
+	}
 	if err != nil || media == "" {
 		// Upstream says it in the words of the router, not its own.
 		return nil, nil, plain(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "415: Unsupported Media Type")
@@ -293,10 +322,10 @@ func (a *answer) patch(req *registry.Request) (*patch.Patch, *rest.Call, error) 
 }
 
 func (a *answer) doDelete(f *rest.Form, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	if err := a.negotiate(f); err != nil {
 		return err
 	}
-	opts, err := a.deleteOptions()
+	opts, err := a.deleteOptions(f)
 	if err != nil {
 		return err
 	}
@@ -328,14 +357,14 @@ func deleted(f *rest.Form, name string, uid types.UID) *metav1.Status {
 }
 
 func (a *answer) doDeleteCollection(f *rest.Form, req *registry.Request) error {
-	if err := a.negotiate(); err != nil {
+	if err := a.negotiate(f); err != nil {
 		return err
 	}
 	list, sel, err := a.listOptions(f, req)
 	if err != nil {
 		return err
 	}
-	opts, err := a.deleteOptions()
+	opts, err := a.deleteOptions(f)
 	if err != nil {
 		return err
 	}
@@ -350,8 +379,8 @@ func (a *answer) doDeleteCollection(f *rest.Form, req *registry.Request) error {
 }
 
 // deleteOptions reads the options of a deletion from the body, or without
-// one from the query.
-func (a *answer) deleteOptions() (*metav1.DeleteOptions, error) {
+// one from the query. It warns of what they leave open.
+func (a *answer) deleteOptions(f *rest.Form) (*metav1.DeleteOptions, error) {
 	opts := &metav1.DeleteOptions{}
 	body, err := a.bytes()
 	if err != nil {
@@ -377,6 +406,9 @@ func (a *answer) deleteOptions() (*metav1.DeleteOptions, error) {
 	if opts.GracePeriodSeconds != nil && *opts.GracePeriodSeconds < 0 {
 		opts.GracePeriodSeconds = new(int64(1)) // as upstream
 	}
+	if w := f.Lifetime.OrphansWarning; w != "" && opts.PropagationPolicy == nil && opts.OrphanDependents == nil { //nolint:staticcheck // deprecated, and still in use
+		registry.Warn(a.r.Context(), w)
+	}
 	return opts, nil
 }
 
@@ -395,7 +427,11 @@ func (a *answer) bytes() ([]byte, error) {
 // decode reads an object from the body, of one of the kinds given. What is
 // wrong with it is said of the first.
 func (a *answer) decode(fieldValidation string, kinds ...*wire.Kind) (apis.Object, error) {
-	media, err := contentType(a.r, everyMedia)
+	taken := everyMedia
+	if kinds[0].IsCustom() {
+		taken = []string{wire.JSON, wire.YAML}
+	}
+	media, err := contentType(a.r, taken)
 	if err != nil {
 		return nil, err
 	}

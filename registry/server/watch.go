@@ -117,7 +117,7 @@ func (fd *feed) next(marked bool) error {
 // event writes one event, by the object's bytes if it can.
 func (fd *feed) event(typ string, o *cache.Object) error {
 	if fd.f.shape != whole {
-		obj, err := o.Decode()
+		obj, err := fd.form.Decode(o)
 		if err != nil {
 			return err
 		}

@@ -17,12 +17,15 @@ func Columns(d *apis.Definition) []metav1.TableColumnDefinition {
 	docs := metav1.ObjectMeta{}.SwaggerDoc()
 	cols := make([]metav1.TableColumnDefinition, len(d.Columns))
 	for i, c := range d.Columns {
-		cols[i] = metav1.TableColumnDefinition{Name: c.Name, Type: "string"}
+		cols[i] = metav1.TableColumnDefinition{Name: c.Name, Type: "string", Format: c.Format, Description: c.Description, Priority: c.Priority}
 		if c.Type != "" {
 			cols[i].Type = c.Type
 		}
 		if c.Wide {
 			cols[i].Priority = 1
+		}
+		if c.Description != "" {
+			continue
 		}
 		switch c.Name {
 		case "Name":
@@ -48,7 +51,7 @@ func Row(d *apis.Definition, obj, shown apis.Object, include metav1.IncludeObjec
 	case metav1.IncludeMetadata, "":
 		row.Object = runtime.RawExtension{Object: Metadata(shown, version)}
 	default:
-		return row, fmt.Errorf("unrecognized includeObject value: %q", include)
+		return row, fmt.Errorf("Unable to convert to Table as requested: includeObject: Invalid value: %q: must be 'Metadata', 'Object', 'None', or empty", include) //nolint:staticcheck // the stock server's words
 	}
 	return row, nil
 }

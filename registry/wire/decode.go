@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/client-go/kubernetes/scheme"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -70,7 +73,7 @@ func (k *Kind) decodeProto(body []byte, obj apis.Object) error {
 	if err := envelope.Unmarshal(body[len(magic):]); err != nil {
 		return k.unrecognized(err, body)
 	}
-	if err := k.same(envelope.TypeMeta.APIVersion, envelope.TypeMeta.Kind); err != nil {
+	if err := k.same(envelope.TypeMeta, body); err != nil {
 		return err
 	}
 	if err := obj.(message).Unmarshal(envelope.Raw); err != nil {
@@ -92,41 +95,86 @@ func (k *Kind) decodeYAML(body []byte, obj apis.Object, strict Strictness) ([]st
 			twice = append(twice, err)
 		}
 	}
-	return k.decodeJSON(data, obj, strict, twice)
+	return k.decodeJSON(data, obj, strict, source{body, twice})
 }
 
 // DecodeJSON reads JSON into obj, a new object of kind k.
 func (k *Kind) DecodeJSON(data []byte, obj apis.Object, strict Strictness) (warnings []string, err error) {
-	return k.decodeJSON(data, obj, strict, nil)
+	return k.decodeJSON(data, obj, strict, source{body: data})
 }
 
-// decodeJSON reads JSON in which the given faults have been found already.
-func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, faults []error) (warnings []string, err error) {
-	var meta metav1.TypeMeta
-	if err := json.Unmarshal(data, &meta); err != nil {
-		return nil, k.unrecognized(fmt.Errorf("couldn't get version/kind; json parse error: %w", err), data)
+// A source is what JSON was made of, and the faults found on the way.
+type source struct {
+	body   []byte
+	faults []error
+}
+
+func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, from source) (warnings []string, err error) {
+	meta, err := metaOf(data)
+	if err != nil {
+		return nil, k.unrecognized(err, from.body)
 	}
-	if err := k.same(meta.APIVersion, meta.Kind); err != nil {
+	if k.codec != nil && meta.Kind == "" {
+		return nil, k.unrecognized(runtime.NewMissingKindErr(string(data)), from.body)
+	}
+	if k.codec != nil && meta.APIVersion == "" {
+		return nil, k.unrecognized(runtime.NewMissingVersionErr(string(data)), from.body)
+	}
+	if err := k.same(meta, from.body); err != nil {
 		return nil, err
 	}
-	var unknown []error
-	if strict == Ignore {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
-	} else {
-		unknown, err = kjson.UnmarshalStrict(data, obj)
-	}
+	unknown, err := k.Parse(data, obj, strict)
 	if err != nil {
 		return nil, k.cannot(err)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
-	faults = append(faults, unknown...)
+	faults := slices.Concat(from.faults, unknown)
 	if len(faults) > 0 && strict == Refuse {
 		return nil, k.cannot(runtime.NewStrictDecodingError(faults))
 	}
 	for _, e := range faults {
-		warnings = append(warnings, e.Error())
+		warnings = append(warnings, told(e)...)
 	}
 	return warnings, nil
+}
+
+// told is a fault as warnings: YAML tells all of its kind in one text.
+func told(fault error) []string {
+	text, many := strings.CutPrefix(fault.Error(), "yaml: unmarshal errors:\n")
+	if !many {
+		return []string{text}
+	}
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return lines
+}
+
+// metaOf reads what JSON says it is. The type has no name of ours, since
+// errors show it.
+func metaOf(data []byte) (runtime.TypeMeta, error) {
+	var meta struct {
+		APIVersion string `json:"apiVersion,omitempty"`
+		Kind       string `json:"kind,omitempty"`
+	}
+	if err := json.Unmarshal(data, &meta); err != nil {
+		return runtime.TypeMeta{}, fmt.Errorf("couldn't get version/kind; json parse error: %w", err)
+	}
+	return runtime.TypeMeta(meta), nil
+}
+
+// Parse reads JSON that is known to be an object of kind k into obj, a new
+// one. Unless they are to be ignored it returns what is wrong with its fields:
+// that they are unknown or given twice.
+func (k *Kind) Parse(data []byte, obj apis.Object, strict Strictness) (faults []error, err error) {
+	switch {
+	case k.codec != nil:
+		return k.codec.Parse(data, obj, strict != Ignore)
+	case strict == Ignore:
+		return nil, kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
+	}
+	return kjson.UnmarshalStrict(data, obj)
 }
 
 // unrecognized is the error of a body that is nothing at all.
@@ -152,25 +200,68 @@ func glimpse(body []byte) string {
 }
 
 // same refuses a body of another kind; what a body leaves out is as expected.
-func (k *Kind) same(apiVersion, kind string) error {
-	if apiVersion == "" && kind == "" {
+func (k *Kind) same(meta runtime.TypeMeta, body []byte) error {
+	gvk, err := k.meant(meta)
+	if err != nil {
+		return k.unrecognized(err, body)
+	}
+	if gvk == k.GroupVersionKind {
 		return nil
 	}
-	gv, err := schema.ParseGroupVersion(apiVersion)
-	if err != nil {
-		return k.cannot(err)
+	if err := k.Converts(gvk); err != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", gvk.Kind, gvk.Version, k.GroupVersionKind.Kind, err))
 	}
-	if apiVersion == "" {
+	return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", gvk.GroupVersion(), k.GroupVersion()))
+}
+
+// meant is the kind that a body is of, by what it says of that.
+func (k *Kind) meant(meta runtime.TypeMeta) (schema.GroupVersionKind, error) {
+	gv, err := schema.ParseGroupVersion(meta.APIVersion)
+	if meta.APIVersion == "" {
 		gv = k.GroupVersion()
 	}
-	if gv != k.GroupVersion() {
-		return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", gv, k.GroupVersion()))
+	return gv.WithKind(cmp.Or(meta.Kind, k.GroupVersionKind.Kind)), err
+}
+
+// Converts returns why objects of a kind are not to be had as objects of k,
+// in the words of the stock server; nil where k is the same in another
+// version.
+func (k *Kind) Converts(gvk schema.GroupVersionKind) error {
+	if gvk.Kind == k.GroupVersionKind.Kind && (gvk.GroupVersion() == k.GroupVersion() || !scheme.Scheme.Recognizes(k.GroupVersionKind)) {
+		return nil
 	}
-	if kind != "" && kind != k.GroupVersionKind.Kind {
-		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %s",
-			kind, gv.Version, k.GroupVersionKind.Kind, "the kind in the request body is not the kind of the resource"))
+	other, err := scheme.Scheme.New(gvk)
+	switch {
+	case err != nil:
+		return fmt.Errorf("no kind %q is registered for version %q in scheme %q", gvk.Kind, gvk.GroupVersion(), stockScheme)
+	case gvk.Kind != k.GroupVersionKind.Kind:
+		return fmt.Errorf("converting (%s) to (%s.%s): unknown conversion", strings.TrimPrefix(fmt.Sprintf("%T", other), "*"), k.Inside(), k.GroupVersionKind.Kind)
 	}
 	return nil
+}
+
+// Holds returns why JSON is not of kind k, or of one like it.
+func (k *Kind) Holds(data []byte) error {
+	meta, err := metaOf(data)
+	if err != nil {
+		return err
+	}
+	gvk, err := k.meant(meta)
+	if err != nil {
+		return err
+	}
+	return k.Converts(gvk)
+}
+
+// stockScheme is where the stock server has its types, as it tells its clients.
+const stockScheme = "pkg/runtime/scheme.go:111"
+
+// Inside is what the stock server calls the group of k among its own.
+func (k *Kind) Inside() string {
+	if name, _, _ := strings.Cut(k.Group, "."); name != "" && name != "events" {
+		return name
+	}
+	return "core"
 }
 
 // cannot is the error of a body that is no object of kind k.
@@ -182,9 +273,8 @@ func (k *Kind) cannot(err error) error {
 		k.GroupVersionKind.Kind, k.Version, k.GroupVersionKind.Kind, err))
 }
 
-// DecodeOptions reads the options of a request, or another object that is not
-// stored, from a body of the given type.
-func DecodeOptions(media string, body []byte, into runtime.Object) error {
+// DecodeOptions reads the options of a request from a body of the given type.
+func DecodeOptions(media string, body []byte, into *metav1.DeleteOptions) error {
 	switch media {
 	case Protobuf:
 		rest, ok := strings.CutPrefix(string(body), magic)
@@ -195,13 +285,30 @@ func DecodeOptions(media string, body []byte, into runtime.Object) error {
 		if err := envelope.Unmarshal([]byte(rest)); err != nil {
 			return err
 		}
-		m, ok := into.(interface{ Unmarshal(data []byte) error })
-		if !ok {
-			return fmt.Errorf("%T has no protobuf form", into)
+		if err := options(envelope.TypeMeta); err != nil {
+			return err
 		}
-		return m.Unmarshal(envelope.Raw)
+		return into.Unmarshal(envelope.Raw)
 	case YAML:
-		return yaml.Unmarshal(body, into)
+		var err error
+		if body, err = yaml.YAMLToJSON(body); err != nil {
+			return err
+		}
+	}
+	meta, err := metaOf(body)
+	if err != nil {
+		return err
+	}
+	if err := options(meta); err != nil {
+		return err
 	}
 	return kjson.UnmarshalCaseSensitivePreserveInts(body, into)
+}
+
+// options refuses what is of another kind than the options of a deletion.
+func options(meta runtime.TypeMeta) error {
+	if kind := cmp.Or(meta.Kind, "DeleteOptions"); kind != "DeleteOptions" {
+		return fmt.Errorf("no kind %q is registered for version %q in scheme %q", kind, cmp.Or(meta.APIVersion, "v1"), stockScheme)
+	}
+	return nil
 }

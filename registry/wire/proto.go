@@ -191,8 +191,7 @@ func eventFrame(b []byte, typ string, obj int, object func([]byte) []byte) []byt
 // k: envelope and list metadata, for items of the given length in all.
 func (k *Kind) ListOpen(meta ListMeta, items int) []byte {
 	msg := meta.proto()
-	apiVersion, kind := k.ToAPIVersionAndKind()
-	b := envelope(apiVersion, kind+"List")
+	b := envelope(k.GroupVersion().String(), k.list)
 	b = append(b, fieldRaw)
 	b = binary.AppendUvarint(b, uint64(1+uvarintLen(len(msg))+len(msg)+items))
 	b = append(b, fieldMetadata)
@@ -224,11 +223,10 @@ func (m ListMeta) proto() []byte {
 
 // JSONListOpen is what stands before the items of a JSON list of kind k.
 func (k *Kind) JSONListOpen(meta ListMeta) []byte {
-	apiVersion, kind := k.ToAPIVersionAndKind()
 	var b strings.Builder
-	b.WriteString(`{"kind":"` + kind + `List","apiVersion":"` + apiVersion + `","metadata":{"resourceVersion":"`)
+	b.WriteString(`{"kind":"` + k.list + `","apiVersion":"` + k.GroupVersion().String() + `","metadata":{"resourceVersion":"`)
 	b.WriteString(strconv.FormatInt(meta.Rev, 10) + `"`)
-	if meta.Continue != "" {
+	if meta.Continue != "" || k.codec != nil {
 		b.WriteString(`,"continue":"` + meta.Continue + `"`)
 	}
 	if meta.Remaining != nil {

@@ -47,6 +47,9 @@ func (o *Object) Metadata() (meta []byte) {
 
 // Labels reads the object's labels from its message.
 func (o *Object) Labels() (ls Labels) {
+	if o.codec != nil {
+		return textLabels(o.Raw)
+	}
 	const labels = 11 // in ObjectMeta
 	_ = eachField(o.Metadata(), func(num, typ int, val []byte) bool {
 		if num == labels && typ == 2 {

@@ -25,12 +25,16 @@ type Kind struct {
 
 	open     []byte // an envelope up to its raw message
 	jsonOpen []byte // {"kind":"Pod","apiVersion":"v1"
+	list     string // the kind of its lists
+
+	store *Storage // nil where objects are stored as protobuf
+	codec Codec    // nil where objects have a Go type
 }
 
 // NewKind describes the kind gvk, whose objects new makes.
 func NewKind(gvk schema.GroupVersionKind, new func() apis.Object) *Kind {
 	apiVersion, kind := gvk.ToAPIVersionAndKind()
-	k := &Kind{GroupVersionKind: gvk, New: new, open: envelope(apiVersion, kind)}
+	k := &Kind{GroupVersionKind: gvk, New: new, open: envelope(apiVersion, kind), list: kind + "List"}
 	k.jsonOpen = fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q`, kind, apiVersion)
 	return k
 }
@@ -46,7 +50,7 @@ type message interface {
 type Object struct {
 	*Kind
 
-	Raw []byte // its protobuf message, without a resourceVersion
+	Raw []byte // its protobuf message, without a resourceVersion; JSON where it has no Go type
 	Rev int64  // its resourceVersion
 
 	json atomic.Pointer[[]byte]
@@ -54,6 +58,12 @@ type Object struct {
 
 // Encode makes the bytes to store of obj, whose resourceVersion must be empty.
 func (k *Kind) Encode(obj apis.Object) ([]byte, error) {
+	switch {
+	case k.codec != nil:
+		return k.codec.Store(obj)
+	case k.store != nil:
+		return k.store.Seal(obj)
+	}
 	m, ok := obj.(message)
 	if !ok {
 		return nil, fmt.Errorf("encode %s: %T is no protobuf message", k.Kind, obj)
@@ -63,11 +73,22 @@ func (k *Kind) Encode(obj apis.Object) ([]byte, error) {
 
 // Object returns the object that stands in the store as value since rev.
 func (k *Kind) Object(value []byte, rev int64) (*Object, error) {
-	raw, err := openEnvelope(value)
+	raw, err := k.unseal(value)
 	if err != nil {
 		return nil, fmt.Errorf("read stored %s: %w", k.Kind, err)
 	}
 	return &Object{Kind: k, Raw: raw, Rev: rev}, nil
+}
+
+// unseal returns the raw object of what is stored.
+func (k *Kind) unseal(value []byte) ([]byte, error) {
+	switch {
+	case k.codec != nil:
+		return value, nil
+	case k.store != nil:
+		return k.store.Open(value)
+	}
+	return openEnvelope(value)
 }
 
 // At is the object under another resourceVersion, as the last state of a
@@ -76,16 +97,24 @@ func (o *Object) At(rev int64) *Object { return &Object{Kind: o.Kind, Raw: o.Raw
 
 // Decode returns the object as its Go type, a new one at each call.
 func (o *Object) Decode() (apis.Object, error) {
-	obj := o.New()
-	if err := obj.(message).Unmarshal(o.Raw); err != nil {
+	obj, err := o.load()
+	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", o.GroupVersionKind.Kind, err)
 	}
 	obj.SetResourceVersion(strconv.FormatInt(o.Rev, 10))
 	return obj, nil
 }
 
+func (o *Object) load() (apis.Object, error) {
+	if o.codec != nil {
+		return o.codec.Load(o.Raw)
+	}
+	obj := o.New()
+	return obj, obj.(message).Unmarshal(o.Raw)
+}
+
 // JSON is the object as an item of a list has it: without kind and
-// apiVersion. It is made once and kept until DropJSON; made tells that this
+// apiVersion, unless it has no Go type. It is made once and kept until DropJSON; made tells that this
 // call was the one.
 func (o *Object) JSON() (text []byte, made bool, err error) {
 	if p := o.json.Load(); p != nil {
@@ -113,6 +142,9 @@ func (o *Object) DropJSON() int {
 // AppendJSON appends the object whose JSON item is given as it stands alone,
 // with kind and apiVersion.
 func (k *Kind) AppendJSON(b, item []byte) []byte {
+	if k.codec != nil {
+		return append(b, item...)
+	}
 	b = append(b, k.jsonOpen...)
 	if len(item) > 2 {
 		b = append(b, ',')

@@ -1,0 +1,14 @@
+package apiextensions_test
+
+import (
+	_ "embed"
+	"testing"
+
+	"github.com/knarr-dev/knarr/apis/apiextensions"
+	"github.com/knarr-dev/knarr/apis/kindtest"
+)
+
+//go:embed testdata/kinds.yaml
+var kinds string
+
+func TestKinds(t *testing.T) { kindtest.Run(t, apiextensions.Group, kinds) }

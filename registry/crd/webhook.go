@@ -1,0 +1,261 @@
+package crd
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/knarr-dev/knarr/registry/rest"
+)
+
+// Limits on a webhook, so that none can hold a request for long or fill memory.
+const (
+	hookTime = 30 * time.Second
+	maxHook  = 64 << 20
+)
+
+// Webhooks calls the webhooks that convert objects. One in the cluster is
+// reached by its service's address, as the stock server does it.
+func Webhooks(svc *rest.Service) Caller {
+	return func(c *apiextensionsv1.CustomResourceDefinition, objs []*unstructured.Unstructured, apiVersion string) ([]*unstructured.Unstructured, error) {
+		made, err := convert(svc, c, objs, apiVersion)
+		if err != nil {
+			// What a client is told goes by these words.
+			return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+				Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
+				Message: fmt.Sprintf("conversion webhook for %v %v", objs[0].GroupVersionKind(), err),
+			}}
+		}
+		return made, nil
+	}
+}
+
+func convert(svc *rest.Service, c *apiextensionsv1.CustomResourceDefinition, objs []*unstructured.Unstructured, apiVersion string) ([]*unstructured.Unstructured, error) {
+	review := &apiextensionsv1.ConversionReview{Request: &apiextensionsv1.ConversionRequest{
+		UID: types.UID(uuid.NewString()), DesiredAPIVersion: apiVersion,
+	}}
+	// The two versions of the review look the same but for their names.
+	known := slices.IndexFunc(c.Spec.Conversion.Webhook.ConversionReviewVersions, func(v string) bool { return v == "v1" || v == "v1beta1" })
+	if known < 0 {
+		return nil, errors.New("failed: no supported conversion review versions")
+	}
+	version := c.Spec.Conversion.Webhook.ConversionReviewVersions[known]
+	review.SetGroupVersionKind(schema.GroupVersionKind{Group: apiextensionsv1.GroupName, Version: version, Kind: "ConversionReview"})
+	for _, u := range objs {
+		review.Request.Objects = append(review.Request.Objects, runtime.RawExtension{Object: u})
+	}
+	answer, err := post(svc, c, review)
+	if err != nil {
+		return nil, fmt.Errorf("failed: %w", err)
+	}
+	if err := accept(review, answer, version); err != nil {
+		return nil, fmt.Errorf("failed: %w", err)
+	}
+	if got := len(answer.Response.ConvertedObjects); got != len(objs) {
+		return nil, fmt.Errorf("returned %d objects, expected %d", got, len(objs))
+	}
+	made := make([]*unstructured.Unstructured, len(objs))
+	for i, raw := range answer.Response.ConvertedObjects {
+		made[i] = &unstructured.Unstructured{}
+		if err := made[i].UnmarshalJSON(raw.Raw); err != nil {
+			return nil, fmt.Errorf("returned invalid converted object at index %d: %w", i, err)
+		}
+		if got := made[i].GroupVersionKind().GroupVersion().String(); got != apiVersion {
+			return nil, fmt.Errorf("returned invalid converted object at index %d: invalid groupVersion (expected %s, received %s)", i, apiVersion, got)
+		}
+		if err := faithful(objs[i], made[i]); err != nil {
+			return nil, fmt.Errorf("returned invalid object at index %d: %w", i, err)
+		}
+	}
+	return made, nil
+}
+
+// accept tells what is wrong with an answer.
+func accept(asked, answer *apiextensionsv1.ConversionReview, version string) error {
+	want, got := asked.GroupVersionKind(), answer.GroupVersionKind()
+	r := answer.Response
+	switch {
+	case version == "v1" && got != want:
+		return fmt.Errorf("expected webhook response of %v, got %v", want, got)
+	case r == nil:
+		return errors.New("no response provided")
+	case version == "v1" && r.UID != asked.Request.UID:
+		return fmt.Errorf("expected response.uid=%q, got %q", asked.Request.UID, r.UID)
+	case r.Result.Status != metav1.StatusSuccess && r.Result.Message != "":
+		return errors.New(r.Result.Message)
+	case r.Result.Status != metav1.StatusSuccess:
+		return fmt.Errorf("response.result.status was '%s', not 'Success'", r.Result.Status)
+	}
+	return nil
+}
+
+// faithful tells where a converted object is another than it was, and gives
+// it its metadata, of which only labels and annotations may be changed.
+func faithful(was, is *unstructured.Unstructured) error {
+	for _, p := range []struct{ what, was, is string }{
+		{"kind", was.GetKind(), is.GetKind()},
+		{"name", was.GetName(), is.GetName()},
+		{"namespace", was.GetNamespace(), is.GetNamespace()},
+		{"UID", string(was.GetUID()), string(is.GetUID())},
+	} {
+		if p.was != p.is {
+			return fmt.Errorf("must have the same %s: %v != %v", p.what, p.was, p.is)
+		}
+	}
+	made, ok := is.Object["metadata"].(map[string]any)
+	if !ok {
+		return errors.New("missing metadata in converted object")
+	}
+	whole, ok := was.DeepCopy().Object["metadata"].(map[string]any)
+	if !ok {
+		whole = map[string]any{}
+	}
+	is.Object["metadata"] = whole
+	for _, name := range []string{"labels", "annotations"} {
+		delete(whole, name)
+		if made[name] == nil {
+			continue
+		}
+		texts, _, err := unstructured.NestedStringMap(made, name)
+		if err != nil {
+			return fmt.Errorf("invalid metadata.%s in converted object: %w", name, err)
+		}
+		at := field.NewPath("metadata", name)
+		errs := validation.ValidateAnnotations(texts, at)
+		if name == "labels" {
+			errs = metav1validation.ValidateLabels(texts, at)
+		}
+		if len(errs) > 0 {
+			return errs.ToAggregate()
+		}
+		whole[name] = made[name]
+	}
+	return nil
+}
+
+// post sends a review to the webhook and reads its answer.
+func post(svc *rest.Service, c *apiextensionsv1.CustomResourceDefinition, review *apiextensionsv1.ConversionReview) (*apiextensionsv1.ConversionReview, error) {
+	to, transport, err := hook(svc, c.Spec.Conversion.Webhook.ClientConfig)
+	if err != nil {
+		return nil, err
+	}
+	defer transport.CloseIdleConnections()
+	body, err := json.Marshal(review)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequest(http.MethodPost, to.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, */*")
+	client := &http.Client{
+		Transport: transport, Timeout: hookTime,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxHook))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		return nil, apierrors.NewGenericServerResponse(resp.StatusCode, http.MethodPost, schema.GroupResource{}, "", string(bytes.TrimSpace(text)), 0, true)
+	}
+	answer := &apiextensionsv1.ConversionReview{}
+	return answer, json.Unmarshal(text, answer)
+}
+
+// hook is where a webhook is, and what reaches it.
+func hook(svc *rest.Service, c *apiextensionsv1.WebhookClientConfig) (*url.URL, *http.Transport, error) {
+	security := &tls.Config{MinVersion: tls.VersionTLS12}
+	if len(bytes.TrimSpace(c.CABundle)) > 0 {
+		security.RootCAs = x509.NewCertPool()
+		if !security.RootCAs.AppendCertsFromPEM(c.CABundle) {
+			return nil, nil, errors.New("unable to load root certificates: no valid certificate authority data seen")
+		}
+	}
+	t := &http.Transport{TLSClientConfig: security, Proxy: http.ProxyFromEnvironment}
+	to := &url.URL{Scheme: "https"}
+	switch s := c.Service; {
+	case c.URL != nil:
+		var err error
+		if to, err = url.Parse(*c.URL); err != nil {
+			return nil, nil, fmt.Errorf("unparsable webhook URL: %w", err)
+		}
+	case s != nil:
+		port := int32(443)
+		if s.Port != nil {
+			port = *s.Port
+		}
+		to.Host = net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(port)))
+		if s.Path != nil {
+			to.Path = *s.Path
+		}
+		security.ServerName = s.Name + "." + s.Namespace + ".svc"
+		t.Proxy = nil
+		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			host, err := address(ctx, svc, s.Namespace, s.Name, port)
+			if err != nil {
+				return nil, err
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, host)
+		}
+	default:
+		return nil, nil, errors.New("webhook configuration must have either service or URL")
+	}
+	query := to.Query()
+	query.Set("timeout", hookTime.String())
+	to.RawQuery = query.Encode()
+	return to, t, nil
+}
+
+// address is where a service's port is reached.
+func address(ctx context.Context, svc *rest.Service, namespace, name string, port int32) (string, error) {
+	obj, err := svc.Lookup(ctx, corev1.Resource("services"), namespace, name)
+	if err != nil {
+		return "", err
+	}
+	s, ok := obj.(*corev1.Service)
+	if !ok {
+		return "", fmt.Errorf("%T is no service", obj)
+	}
+	host := s.Spec.ClusterIP
+	switch {
+	case s.Spec.Type == corev1.ServiceTypeExternalName:
+		return net.JoinHostPort(s.Spec.ExternalName, strconv.Itoa(int(port))), nil
+	case host == "" || host == corev1.ClusterIPNone:
+		return "", fmt.Errorf("no service address found for service %q", name)
+	case !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == port }):
+		return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %d found for service %q", port, name))
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port))), nil
+}
