@@ -59,6 +59,7 @@ generate: ## the eBPF objects and their Go twins; fails where they are not as co
 	git diff --exit-code -- proxy/datapath
 
 integration: tools ## tests that need root, a kernel, containerd or etcd
+	$(GO) build -ldflags '-s -w' -o bin/etcd go.etcd.io/etcd/server/v3
 	PATH=$(CURDIR)/bin:$$PATH $(GO) test -tags integration -vet=off -count=1 -p 1 \
 		$$(grep -rl --include='*_test.go' --exclude-dir=conformance '^//go:build integration' . | xargs -n1 dirname | sort -u)
 

@@ -231,7 +231,9 @@ func told(doing string, err error) error {
 		kind = context.Canceled
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%s: %w", doing, err)
-	case errors.Is(err, context.DeadlineExceeded), unavailable(err):
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+		return fmt.Errorf("%s: %w: %w", doing, registry.ErrUnavailable, context.DeadlineExceeded)
+	case unavailable(err):
 		return fmt.Errorf("%s: %w: %w", doing, registry.ErrUnavailable, err)
 	default:
 		return fmt.Errorf("%s: %w", doing, err)
@@ -243,8 +245,7 @@ func unavailable(err error) bool {
 	if etcdErr, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return etcdErr.Code() == codes.Unavailable
 	}
-	code := status.Code(err)
-	return code == codes.Unavailable || code == codes.DeadlineExceeded
+	return status.Code(err) == codes.Unavailable
 }
 
 // leases lets keys that live about equally long share a lease, because a

@@ -279,7 +279,7 @@ func (k *Kind) unserved(err error) error {
 	case err == nil || errors.As(err, &status):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
-		return apierrors.NewTimeoutError("the store did not answer in time", 1)
+		return apierrors.NewTimeoutError("request did not complete within requested timeout - context deadline exceeded", 0)
 	case errors.Is(err, registry.ErrCompacted):
 		return apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 	}
