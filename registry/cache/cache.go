@@ -253,7 +253,7 @@ func (c *Cache) remember(ctx context.Context, start int64) {
 		switch {
 		case errors.Is(err, reached):
 			for _, k := range c.kinds() {
-				k.remember(past[k], after)
+				k.remember(past[k], after, start)
 			}
 			return
 		case errors.As(err, &compacted):

@@ -190,6 +190,56 @@ func TestListCompacted(t *testing.T) {
 	}
 }
 
+// late is a store that tells of what was before when it is let.
+type late struct {
+	registry.Store
+	let chan struct{}
+}
+
+func (l *late) Watch(ctx context.Context, w registry.Watch, tell func(registry.Batch) error) error {
+	if w.Prev {
+		select {
+		case <-l.let:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return l.Store.Watch(ctx, w, tell)
+}
+
+// TestHistoryIsLate holds that history which comes in when later history has
+// been dropped is not taken for one without a gap.
+func TestHistoryIsLate(t *testing.T) {
+	for name, c := range map[string]struct {
+		compacted int64
+		after     int64 // where nobody may begin
+	}{
+		"compacted before the start": {3, 2},
+		"compacted since":            {5, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := &late{memory.New(), make(chan struct{})}
+			before := &world{T: t, store: store}
+			for i := range 3 {
+				before.put("a", fmt.Sprint(i), "n", "web") // up to 4
+			}
+			w := start(t, store)
+			w.put("a", "3", "n", "web") // 5
+			w.fresh()
+			w.cache.Compacted(c.compacted)
+			close(store.let)
+			if _, err := w.pods.Watch(t.Context(), cache.Selection{}, c.after, false); !errors.Is(err, registry.ErrCompacted) {
+				t.Errorf("watch after %d: %v", c.after, err)
+			}
+			if x := w.watch(cache.Selection{}, c.compacted, false); c.compacted == 3 {
+				if got := take(t, x, 2); !slices.Equal(got, []string{"ADDED a/2@4", "ADDED a/3@5"}) {
+					t.Errorf("watch after %d: %v", c.compacted, got)
+				}
+			}
+		})
+	}
+}
+
 // take reads n deliveries as "TYPE key@rev".
 func take(t *testing.T, w *cache.Watcher, n int) (got []string) {
 	t.Helper()

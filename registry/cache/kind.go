@@ -261,14 +261,18 @@ func (o *Object) at(rev int64) *Object {
 
 // remember puts events from before the start into the log, which then goes
 // back to revision oldest.
-func (k *Kind) remember(past []*Event, oldest int64) {
+func (k *Kind) remember(past []*Event, oldest, start int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.log.oldest != start {
+		return // what followed is not all there any more, or never was
+	}
+	oldest = max(oldest, k.cache.compacted.Load())
 	for i, e := range past {
 		switch {
 		case e.Object == nil && e.Prev == nil:
 			// Deleted, and what it was is compacted: nobody may go on from here.
-			oldest = e.Rev
+			oldest = max(oldest, e.Rev)
 			past[i] = nil
 		case e.Object == nil:
 			e.Type, e.Object = Deleted, e.Prev.at(e.Rev)
