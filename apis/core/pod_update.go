@@ -11,6 +11,7 @@ import (
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/apis/check"
 	"github.com/knarr-dev/knarr/apis/meta"
 	"github.com/knarr-dev/knarr/apis/podspec"
@@ -32,7 +33,7 @@ func podChanges(at check.At, p, old *corev1.Pod) {
 				Forbidden(fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", gate.Name))
 		}
 	}
-	if equality.Semantic.DeepEqual(p.Spec, old.Spec) {
+	if apis.Equal(&p.Spec, &old.Spec) {
 		return
 	}
 	// What may change is put back; nothing else may differ then.
@@ -52,7 +53,7 @@ func podChanges(at check.At, p, old *corev1.Pod) {
 	if len(old.Spec.SchedulingGates) > 0 {
 		gatedChanges(spec, rest, &old.Spec)
 	}
-	if !equality.Semantic.DeepEqual(*rest, old.Spec) {
+	if !apis.Equal(rest, &old.Spec) {
 		spec.Forbidden("pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
 			"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations)," +
 			"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n" + meta.Diff(old.Spec, *rest))

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -298,7 +297,7 @@ func (k *Kind) hooks(sub string) (prepare func(obj, old apis.Object), validate f
 
 // valid checks a changed object.
 func (f *Form) valid(ctx context.Context, c *Call, obj, old apis.Object, validate func(obj, old apis.Object) field.ErrorList) error {
-	if f.Spec != nil && !apiequality.Semantic.DeepEqual(f.Spec(obj), f.Spec(old)) {
+	if f.Spec != nil && !apis.Equal(f.Spec(obj), f.Spec(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
 	errs := validation.ValidateObjectMetaAccessorUpdate(obj, old, field.NewPath("metadata"))
