@@ -3,6 +3,7 @@ package meta
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
@@ -78,6 +79,32 @@ func Finalizer(path *field.Path, name string) field.ErrorList {
 // Latest reports whether what an image's name stands for may change: where it
 // has the tag latest, or neither tag nor digest.
 func Latest(image string) bool {
+	if len(image) > reference.RepositoryNameTotalLengthMax {
+		return latest(image)
+	}
+	answers.Lock()
+	defer answers.Unlock()
+	known, ok := answers.of[image]
+	if !ok {
+		if len(answers.of) == maxAnswers {
+			clear(answers.of)
+		}
+		known = latest(image)
+		answers.of[image] = known
+	}
+	return known
+}
+
+// answers are what Latest said of images of late, which mostly come again: to
+// read a name takes much longer.
+var answers = struct {
+	sync.Mutex
+	of map[string]bool
+}{of: map[string]bool{}}
+
+const maxAnswers = 1000
+
+func latest(image string) bool {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return false
