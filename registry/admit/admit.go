@@ -48,6 +48,8 @@ func (r *Request) Is(group, plural string) bool {
 type World interface {
 	// Lookup returns an object, and a NotFound Status if there is none.
 	Lookup(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error)
+	// Known is Lookup without asking the store for what does not seem to be there.
+	Known(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error)
 	All(ctx context.Context, gr schema.GroupResource, namespace string) ([]apis.Object, error)
 }
 

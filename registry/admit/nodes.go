@@ -50,7 +50,7 @@ func topologyLabels() Plugin {
 		if node == "" {
 			return nil
 		}
-		found, err := w.Lookup(ctx, schema.GroupResource{Resource: "nodes"}, "", node)
+		found, err := w.Known(ctx, schema.GroupResource{Resource: "nodes"}, "", node)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}

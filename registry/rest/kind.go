@@ -290,6 +290,19 @@ func (k *Kind) unserved(err error) error {
 // that decide by what other objects say. It shows what the cache shows, and
 // asks the store for what the cache does not have.
 func (s *Service) Lookup(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error) {
+	obj, err := s.Known(ctx, gr, namespace, name)
+	if !apierrors.IsNotFound(err) {
+		return obj, err
+	}
+	cur, err := s.Kind(gr).stored(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return cur.Decode()
+}
+
+// Known is Lookup by the cache alone: what has just been made may not be found.
+func (s *Service) Known(_ context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error) {
 	k := s.Kind(gr)
 	if k == nil || k.Objects == nil {
 		return nil, fmt.Errorf("%s is not stored here", gr)
@@ -297,11 +310,7 @@ func (s *Service) Lookup(ctx context.Context, gr schema.GroupResource, namespace
 	if o := k.Objects.Get(registry.Key(namespace, name)); o != nil {
 		return k.Decode(o)
 	}
-	cur, err := k.stored(ctx, namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	return cur.Decode()
+	return nil, apierrors.NewNotFound(gr, name)
 }
 
 // All returns the objects of a kind in a namespace, "" for all, decoded.

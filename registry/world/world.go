@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -125,9 +126,19 @@ func (w *World) await(ctx context.Context, s *shelf) error {
 // Lookup returns an object that nobody may change, and a NotFound Status if
 // there is none.
 func (w *World) Lookup(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error) {
+	obj, err := w.Known(ctx, gr, namespace, name)
+	if apierrors.IsNotFound(err) {
+		return w.svc.Lookup(ctx, gr, namespace, name)
+	}
+	return obj, err
+}
+
+// Known is Lookup by the cache alone: what another server has just made may
+// not be found.
+func (w *World) Known(ctx context.Context, gr schema.GroupResource, namespace, name string) (apis.Object, error) {
 	s := w.shelves[gr]
 	if s == nil {
-		return w.svc.Lookup(ctx, gr, namespace, name)
+		return w.svc.Known(ctx, gr, namespace, name)
 	}
 	if err := w.await(ctx, s); err != nil {
 		return nil, err
@@ -135,7 +146,7 @@ func (w *World) Lookup(ctx context.Context, gr schema.GroupResource, namespace, 
 	if o := s.kind.Objects.Get(registry.Key(namespace, name)); o != nil {
 		return s.decode(o)
 	}
-	return w.svc.Lookup(ctx, gr, namespace, name)
+	return nil, apierrors.NewNotFound(gr, name)
 }
 
 // All returns the objects of a kind in a namespace, "" for all, which nobody
