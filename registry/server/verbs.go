@@ -1,9 +1,9 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -412,16 +412,23 @@ func (a *answer) deleteOptions(f *rest.Form) (*metav1.DeleteOptions, error) {
 	return opts, nil
 }
 
+// trusted is how much of a body room is made for before it comes.
+const trusted = 64 << 10
+
 // bytes reads the whole body, up to a limit.
 func (a *answer) bytes() ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(a.w, a.r.Body, maxBody))
+	buf := &bytes.Buffer{}
+	if n := a.r.ContentLength; n > 0 {
+		buf.Grow(int(min(n, trusted)) + bytes.MinRead) // so that the end is found without growing
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(a.w, a.r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBody))
 	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("read body: %v", err))
 	}
-	return body, nil
+	return buf.Bytes(), nil
 }
 
 // decode reads an object from the body, of one of the kinds given. What is

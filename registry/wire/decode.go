@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 	"errors"
@@ -66,8 +67,11 @@ func (k *Kind) Decode(mediaType string, body []byte, strict Strictness) (obj api
 }
 
 func (k *Kind) decodeProto(body []byte, obj apis.Object) error {
+	if raw, ok := k.within(body); ok {
+		return k.load(raw, obj)
+	}
 	var envelope runtime.Unknown
-	if !strings.HasPrefix(string(body), magic) {
+	if !bytes.HasPrefix(body, []byte(magic)) {
 		return k.unrecognized(fmt.Errorf("provided data does not appear to be a protobuf message, expected prefix %v", []byte(magic)), body)
 	}
 	if err := envelope.Unmarshal(body[len(magic):]); err != nil {
@@ -76,7 +80,12 @@ func (k *Kind) decodeProto(body []byte, obj apis.Object) error {
 	if err := k.same(envelope.TypeMeta, body); err != nil {
 		return err
 	}
-	if err := obj.(message).Unmarshal(envelope.Raw); err != nil {
+	return k.load(envelope.Raw, obj)
+}
+
+// load reads a message that is said to be of kind k into obj.
+func (k *Kind) load(raw []byte, obj apis.Object) error {
+	if err := obj.(message).Unmarshal(raw); err != nil {
 		return k.cannot(err)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
@@ -110,20 +119,13 @@ type source struct {
 }
 
 func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, from source) (warnings []string, err error) {
-	meta, err := metaOf(data)
-	if err != nil {
-		return nil, k.unrecognized(err, from.body)
-	}
-	if k.codec != nil && meta.Kind == "" {
-		return nil, k.unrecognized(runtime.NewMissingKindErr(string(data)), from.body)
-	}
-	if k.codec != nil && meta.APIVersion == "" {
-		return nil, k.unrecognized(runtime.NewMissingVersionErr(string(data)), from.body)
-	}
-	if err := k.same(meta, from.body); err != nil {
-		return nil, err
-	}
 	unknown, err := k.Parse(data, obj, strict)
+	if err != nil || k.codec != nil || obj.GetObjectKind().GroupVersionKind() != k.GroupVersionKind {
+		// That it is of another kind is told before what is wrong with it.
+		if err := k.fits(data, from.body); err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, k.cannot(err)
 	}
@@ -136,6 +138,21 @@ func (k *Kind) decodeJSON(data []byte, obj apis.Object, strict Strictness, from 
 		warnings = append(warnings, told(e)...)
 	}
 	return warnings, nil
+}
+
+// fits refuses JSON, made of body, that is of another kind.
+func (k *Kind) fits(data, body []byte) error {
+	meta, err := metaOf(data)
+	if err != nil {
+		return k.unrecognized(err, body)
+	}
+	if k.codec != nil && meta.Kind == "" {
+		return k.unrecognized(runtime.NewMissingKindErr(string(data)), body)
+	}
+	if k.codec != nil && meta.APIVersion == "" {
+		return k.unrecognized(runtime.NewMissingVersionErr(string(data)), body)
+	}
+	return k.same(meta, body)
 }
 
 // told is a fault as warnings: YAML tells all of its kind in one text.

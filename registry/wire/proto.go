@@ -62,6 +62,21 @@ func openEnvelope(data []byte) ([]byte, error) {
 	return raw, nil
 }
 
+// within returns the raw message in an envelope of kind k as clients make it.
+// An odd one may be good all the same.
+func (k *Kind) within(body []byte) (raw []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(body, k.open)
+	if !ok || len(rest) == 0 || rest[0] != fieldRaw {
+		return nil, false
+	}
+	size, n := binary.Uvarint(rest[1:])
+	if n <= 0 || size > uint64(len(rest)-1-n) {
+		return nil, false
+	}
+	raw, end := rest[1+n:][:size], rest[1+n:][size:]
+	return raw, bytes.Equal(end, envelopeEnd)
+}
+
 // eachField calls f with the number, wire type and bytes of each field of a
 // message until f returns false. A varint's bytes are as encoded.
 func eachField(msg []byte, f func(num, typ int, val []byte) bool) error {
