@@ -480,6 +480,11 @@ func TestCompactedBehind(t *testing.T) {
 		}
 	}
 	next := follow(t, client)
+	maps := client.CoreV1().ConfigMaps("default")
+	old, err := maps.List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	// While the server does not hear of it another changes things.
 	release := b.way.cut()
 	defer release()
@@ -498,10 +503,19 @@ func TestCompactedBehind(t *testing.T) {
 		}
 		delete(want, got)
 	}
+	// Who comes with what it knew before is told to begin anew, and can.
+	if _, err := maps.Watch(t.Context(), metav1.ListOptions{ResourceVersion: old.ResourceVersion}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("watch from behind the compaction: %v", err)
+	}
+	if _, err := maps.List(t.Context(), metav1.ListOptions{ResourceVersion: old.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("list as of before the compaction: %v", err)
+	}
+	anew := follow(t, client)
 	if err := create(t.Context(), client, "last", 1); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, next, "ADDED last")
+	expect(t, anew, "ADDED last")
 }
 
 // copy puts what stands as one config map at the key of another.

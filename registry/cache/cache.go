@@ -308,12 +308,20 @@ func (c *Cache) resync(ctx context.Context) error {
 		}
 	}
 	slices.SortStableFunc(changes, func(a, b registry.Change) int { return cmp.Compare(a.Rev, b.Rev) })
+	c.forget(rev) // the steps between are not known: nobody may begin among them
 	return c.told(registry.Batch{Changes: changes, Rev: rev})
 }
 
 // Compacted says that history up to revision rev is not to be shown any more.
 func (c *Cache) Compacted(rev int64) {
 	c.compacted.Store(rev)
+	c.forget(rev)
+}
+
+// forget drops all kinds' history up to revision rev.
+func (c *Cache) forget(rev int64) {
+	c.turn.Lock() // else a kind could take another's place, with its history
+	defer c.turn.Unlock()
 	for _, k := range c.kinds() {
 		k.forget(rev)
 	}

@@ -309,8 +309,6 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchAcrossRestart holds that a client can go on where it was on a
-// server that was started again.
 // A client may know of a write before the cache does, and is not told of it
 // again.
 func TestWatchFromAhead(t *testing.T) {
@@ -324,6 +322,8 @@ func TestWatchFromAhead(t *testing.T) {
 	}
 }
 
+// TestWatchAcrossRestart holds that a client can go on where it was on a
+// server that was started again.
 func TestWatchAcrossRestart(t *testing.T) {
 	store := memory.New()
 	func() {
@@ -391,6 +391,20 @@ func TestStoreCompactsWhileAway(t *testing.T) {
 	}
 	if got, _ := w.list(cache.Query{}); !slices.Equal(got, []string{"a/1@2", "a/2@6", "b/4@8"}) {
 		t.Errorf("list %v", got)
+	}
+	// Whoever has seen a part of it, by another server, is not told of the rest
+	// as if it were all: of what came and went nobody knows.
+	for after := int64(4); after < rev; after++ {
+		if _, err := w.pods.Watch(t.Context(), cache.Selection{}, after, false); !errors.Is(err, registry.ErrCompacted) {
+			t.Errorf("watch after %d, of which steps are missing: %v", after, err)
+		}
+		if _, err := w.pods.List(t.Context(), cache.Query{Rev: after}); !errors.Is(err, registry.ErrCompacted) {
+			t.Errorf("list as of %d, of which steps are missing: %v", after, err)
+		}
+	}
+	w.put("a", "5", "n1", "web") // 9
+	if got := take(t, w.watch(cache.Selection{}, rev, false), 1); !slices.Equal(got, []string{"ADDED a/5@9"}) {
+		t.Errorf("watch after %d: %v", rev, got)
 	}
 }
 
