@@ -178,6 +178,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache, private")
 	h.Set("Audit-Id", auditID(r))
 	if err := s.admit(a, req); err != nil {
+		readBy(w, out.began.Add(lastWords)) // the rest of the body is only thrown away
 		a.fail(err)
 		return
 	}
@@ -195,6 +196,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		cut := time.AfterFunc(limit+lastWords, func() { cutOff(w) })
 		defer cut.Stop()
+		if r.Body != nil && r.Body != http.NoBody {
+			late := time.AfterFunc(limit, func() { readBy(w, time.Now()) })
+			defer late.Stop()
+		}
 		a.r = r.WithContext(ctx)
 		land, ok := s.flights.take(req)
 		if !ok {
@@ -209,6 +214,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // cutOff ends writing to a client that does not read.
 func cutOff(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now()) // a writer that cannot is in this process
+}
+
+// readBy ends reading from a client that has not come to the end of its body
+// by then.
+func readBy(w http.ResponseWriter, end time.Time) {
+	_ = http.NewResponseController(w).SetReadDeadline(end) // a writer that cannot is in this process
 }
 
 // admit finds out whose the request is and whether it may be.

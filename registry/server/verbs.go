@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -424,6 +425,9 @@ func (a *answer) bytes() ([]byte, error) {
 	_, err := buf.ReadFrom(http.MaxBytesReader(a.w, a.r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBody))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, apierrors.NewTimeoutError("request did not complete within requested timeout - the body has not come", 0)
 	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("read body: %v", err))
