@@ -27,7 +27,12 @@ import (
 // post sends a body to a server without TLS and returns the answer's code and
 // body.
 func post(t *testing.T, s *registrytest.Server, body []byte, headers ...string) (int, string) {
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://knarr/api/v1/namespaces/default/configmaps", bytes.NewReader(body))
+	return send(t, s, configMaps, body, headers...)
+}
+
+// send is post to another path.
+func send(t *testing.T, s *registrytest.Server, path string, body []byte, headers ...string) (int, string) {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://knarr"+path, bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,6 +85,9 @@ func (k *Kind) decodeProto(body []byte, obj apis.Object) error {
 
 // load reads a message that is said to be of kind k into obj.
 func (k *Kind) load(raw []byte, obj apis.Object) error {
+	if deep(raw) {
+		return k.cannot(fmt.Errorf("exceeded max depth of %d", maxDepth))
+	}
 	if err := obj.(message).Unmarshal(raw); err != nil {
 		return k.cannot(err)
 	}
