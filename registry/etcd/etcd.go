@@ -229,8 +229,6 @@ func told(doing string, err error) error {
 		kind = registry.ErrFuture
 	case errors.Is(err, context.Canceled):
 		kind = context.Canceled
-	case errors.Is(err, rpctypes.ErrNoSpace):
-		return fmt.Errorf("%s: %w", doing, err)
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("%s: %w: %w", doing, registry.ErrUnavailable, context.DeadlineExceeded)
 	case unavailable(err):

@@ -141,6 +141,10 @@ func TestSlowHeaders(t *testing.T) {
 			t.Errorf("not closed in order: %v", err)
 		}
 	}
+	// What is served without the test's haste has bounds as well.
+	if srv := s.Handler.HTTP(); srv.ReadHeaderTimeout <= 0 || srv.ReadHeaderTimeout > time.Minute || srv.IdleTimeout <= 0 || srv.MaxHeaderBytes <= 0 {
+		t.Errorf("headers may take %v and %d bytes, idle connections stay %v", srv.ReadHeaderTimeout, srv.MaxHeaderBytes, srv.IdleTimeout)
+	}
 }
 
 // watches is how many watches go on.
