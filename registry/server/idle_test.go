@@ -9,12 +9,14 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -89,6 +91,10 @@ func (c *crowd) read() {
 				continue
 			}
 			c.tell(fmt.Sprintf("%q, ended %v", f.Data(), f.StreamEnded()))
+		case *http2.SettingsFrame:
+			if most, is := f.Value(http2.SettingMaxConcurrentStreams); !f.IsAck() && (!is || most > perConn) {
+				c.tell(fmt.Sprint("streams without a bound: ", f))
+			}
 		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
 			c.tell(f.Header().String())
 		}
@@ -211,4 +217,32 @@ func idleWatches(t *testing.T, conns int) {
 	if left := runtime.NumGoroutine() - routines; left > n/100 {
 		t.Errorf("%d goroutines are left", left)
 	}
+}
+
+// A watcher that reads other streams of its connection, but not this one, is
+// dropped like one that reads nothing.
+func TestStreamThatIsNotRead(t *testing.T) {
+	s := registrytest.Run(t, registrytest.TLS)
+	s.Handler.SlowWatch = 300 * time.Millisecond
+	seen := &tally{seen: map[string]int{}}
+	c := join(t, s, seen.add)
+	defer c.close(t)
+	c.watch(t, configMaps+"?watch=1&labelSelector=big", 1)
+	seen.await(t, map[string]int{"began": 1})
+	maps := kubernetes.NewForConfigOrDie(s.Client(registrytest.Admin)).CoreV1().ConfigMaps("default")
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "big", Labels: map[string]string{"big": ""}},
+		Data:       map[string]string{"k": strings.Repeat("x", 200<<10)}, // more than the stream's window
+	}
+	if _, err := maps.Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.After(20 * time.Second); watches(t, s) > 0; {
+		select {
+		case <-end:
+			t.Fatal("the watcher is not dropped")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	works(t, s, "after")
 }
