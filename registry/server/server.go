@@ -155,8 +155,8 @@ const requestTime = time.Minute
 // lastWords is how long after that the answer may take to be read.
 const lastWords = 10 * time.Second
 
-// roomy makes the stack large enough for most of what requests do. It has
-// little to move yet; later it would be moved twice, with all that is on it.
+// roomy makes the stack large enough for most of what writes do. It has little
+// to move yet; later it would be moved twice, with all that is on it.
 //
 //go:noinline
 func roomy() byte {
@@ -166,7 +166,9 @@ func roomy() byte {
 
 // ServeHTTP is part of http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	_ = roomy()
+	if r.Method != http.MethodGet {
+		_ = roomy()
+	}
 	out := &recorder{ResponseWriter: w, began: time.Now()}
 	req := parse(r)
 	r = r.WithContext(registry.WithRequest(r.Context(), req))
