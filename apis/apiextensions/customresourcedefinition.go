@@ -85,22 +85,6 @@ func SetCondition(c *apiextensionsv1.CustomResourceDefinition, want apiextension
 	c.Status.Conditions = append(c.Status.Conditions, want)
 }
 
-// Condition returns the condition of a type, nil where there is none.
-func Condition(c *apiextensionsv1.CustomResourceDefinition, typ apiextensionsv1.CustomResourceDefinitionConditionType) *apiextensionsv1.CustomResourceDefinitionCondition {
-	for i := range c.Status.Conditions {
-		if c.Status.Conditions[i].Type == typ {
-			return &c.Status.Conditions[i]
-		}
-	}
-	return nil
-}
-
-// Is reports whether a condition is true.
-func Is(c *apiextensionsv1.CustomResourceDefinition, typ apiextensionsv1.CustomResourceDefinitionConditionType) bool {
-	have := Condition(c, typ)
-	return have != nil && have.Status == apiextensionsv1.ConditionTrue
-}
-
 // internal is a definition as the rules of the library take it.
 func internal(c *apiextensionsv1.CustomResourceDefinition) (*apiextensions.CustomResourceDefinition, error) {
 	in := &apiextensions.CustomResourceDefinition{}

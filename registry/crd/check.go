@@ -30,31 +30,31 @@ import (
 type checker struct {
 	*version
 
-	whole  func() validation.SchemaValidator
-	status func() validation.SchemaValidator // nil where status may be anything
-	rules  func() *cel.Validator             // nil without rules
+	whole  func() (validation.SchemaValidator, error)
+	status func() (validation.SchemaValidator, error) // nil where status may be anything
+	rules  func() *cel.Validator                      // nil without rules
 }
 
 func newChecker(v *version) *checker {
 	c := &checker{version: v}
-	c.whole = sync.OnceValue(func() validation.SchemaValidator { return schemaValidator(v.props) })
-	c.status = func() validation.SchemaValidator { return nil }
+	c.whole = sync.OnceValues(func() (validation.SchemaValidator, error) { return schemaValidator(v.props) })
+	c.status = func() (validation.SchemaValidator, error) { return nil, nil }
 	if v.props != nil {
 		if status, ok := v.props.Properties["status"]; ok {
-			c.status = sync.OnceValue(func() validation.SchemaValidator { return schemaValidator(&status) })
+			c.status = sync.OnceValues(func() (validation.SchemaValidator, error) { return schemaValidator(&status) })
 		}
 	}
 	c.rules = sync.OnceValue(func() *cel.Validator { return cel.NewValidator(v.schema, true, celconfig.PerCallLimit) })
 	return c
 }
 
-func schemaValidator(props *apiextensions.JSONSchemaProps) validation.SchemaValidator {
+func schemaValidator(props *apiextensions.JSONSchemaProps) (validation.SchemaValidator, error) {
 	v, _, err := validation.NewSchemaValidator(props)
-	if err != nil {
-		return nil // the definition's own validation has seen to it that this cannot be
-	}
-	return v
+	return v, err
 }
+
+// unchecked is what is wrong with an object that cannot be held to its schema.
+func unchecked(err error) field.ErrorList { return field.ErrorList{field.InternalError(nil, err)} }
 
 // validate is the Validate hook of the kind.
 func (c *checker) validate(obj, old apis.Object) field.ErrorList {
@@ -62,14 +62,18 @@ func (c *checker) validate(obj, old apis.Object) field.ErrorList {
 	if errs := c.typed(u); len(errs) > 0 {
 		return errs
 	}
+	whole, err := c.whole()
+	if err != nil {
+		return unchecked(err)
+	}
 	was, changed := old.(*unstructured.Unstructured)
 	var errs field.ErrorList
 	var ratchet ratchet
 	if changed {
 		ratchet = c.ratchet(u, was)
-		errs = validation.ValidateCustomResourceUpdate(nil, u.Object, was.Object, c.whole(), validation.WithRatcheting(ratchet.whole))
+		errs = validation.ValidateCustomResourceUpdate(nil, u.Object, was.Object, whole, validation.WithRatcheting(ratchet.whole))
 	} else {
-		errs = validation.ValidateCustomResource(nil, u.Object, c.whole())
+		errs = validation.ValidateCustomResource(nil, u.Object, whole)
 	}
 	errs = append(errs, c.scaleWanted(u)...)
 	errs = append(errs, c.scaleHas(u)...)
@@ -91,11 +95,15 @@ func (c *checker) validateStatus(obj, old apis.Object) field.ErrorList {
 	ratchet := c.ratchet(u, was)
 	var errs field.ErrorList
 	if status, has := u.Object["status"]; has {
+		schema, err := c.status()
+		if err != nil {
+			return unchecked(err)
+		}
 		var opts []validation.ValidationOption
 		if c.schema != nil {
 			opts = append(opts, validation.WithRatcheting(ratchet.whole.Key("status")))
 		}
-		errs = validation.ValidateCustomResourceUpdate(field.NewPath("status"), status, was.Object["status"], c.status(), opts...)
+		errs = validation.ValidateCustomResourceUpdate(field.NewPath("status"), status, was.Object["status"], schema, opts...)
 	}
 	errs = append(errs, c.scaleHas(u)...)
 	if lists := listtype.ValidateListSetsAndMaps(nil, c.schema, u.Object); len(lists) > 0 && len(listtype.ValidateListSetsAndMaps(nil, c.schema, was.Object)) == 0 {

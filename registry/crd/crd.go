@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
-	"github.com/knarr-dev/knarr/apis/apiextensions"
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/cache"
 	"github.com/knarr-dev/knarr/registry/rest"
@@ -95,7 +95,7 @@ func (d *Definitions) Begin(records []registry.Record) {
 			slog.Error("a definition cannot be served", "obj", "CustomResourceDefinition/"+c.Name, "err", err)
 			continue
 		}
-		f.known = apiextensions.Is(c, apiextensionsv1.Established)
+		f.known = apihelpers.IsCRDConditionTrue(c, apiextensionsv1.Established)
 		i, cfg := d.prepare(f)
 		i.objects = d.Service.Cache.Add(i.wire, cfg)
 		d.finish(i)
@@ -105,7 +105,7 @@ func (d *Definitions) Begin(records []registry.Record) {
 
 // serves reports whether a definition's kinds are to be served.
 func (d *Definitions) serves(c *apiextensionsv1.CustomResourceDefinition) bool {
-	accepted := apiextensions.Is(c, apiextensionsv1.NamesAccepted) || apiextensions.Is(c, apiextensionsv1.Established)
+	accepted := apihelpers.IsCRDConditionTrue(c, apiextensionsv1.NamesAccepted) || apihelpers.IsCRDConditionTrue(c, apiextensionsv1.Established)
 	return accepted && !d.builtIn(c)
 }
 
@@ -243,7 +243,7 @@ func (d *Definitions) settle(ctx context.Context) {
 		}
 		c = c.DeepCopy()
 		judge(c, slices.Collect(maps.Values(d.known)), metav1.NewTime(d.Service.Now()))
-		if err := d.install(ctx, c, apiextensions.Is(d.known[name], apiextensionsv1.Established)); err != nil {
+		if err := d.install(ctx, c, apihelpers.IsCRDConditionTrue(d.known[name], apiextensionsv1.Established)); err != nil {
 			slog.ErrorContext(ctx, "a definition cannot be served", "obj", "CustomResourceDefinition/"+name, "err", err)
 			continue
 		}
@@ -276,7 +276,7 @@ func (d *Definitions) keep(ctx context.Context, c *apiextensionsv1.CustomResourc
 			return err
 		}
 		d.known[c.Name] = w
-		if err := d.install(ctx, w, apiextensions.Is(w, apiextensionsv1.Established)); err != nil {
+		if err := d.install(ctx, w, apihelpers.IsCRDConditionTrue(w, apiextensionsv1.Established)); err != nil {
 			return err
 		}
 	}
@@ -345,7 +345,7 @@ func same(a, b *apiextensionsv1.CustomResourceDefinition) bool {
 }
 
 func ending(c *apiextensionsv1.CustomResourceDefinition) bool {
-	return apiextensions.Is(c, apiextensionsv1.Terminating)
+	return apihelpers.IsCRDConditionTrue(c, apiextensionsv1.Terminating)
 }
 
 func (d *Definitions) uninstall(name string) {

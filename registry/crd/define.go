@@ -162,7 +162,7 @@ func (v *version) fields() map[string]func(apis.Object) string {
 	for _, f := range v.SelectableFields {
 		find, err := finder(f.JSONPath)
 		if err != nil {
-			continue // the definition's own validation has seen to it that this cannot be
+			continue // newFamily has refused it
 		}
 		all[strings.TrimPrefix(f.JSONPath, ".")] = func(obj apis.Object) string {
 			if value, ok := find(obj); ok && value != nil {
@@ -170,6 +170,17 @@ func (v *version) fields() map[string]func(apis.Object) string {
 			}
 			return ""
 		}
+	}
+	return all
+}
+
+// paths are where columns and fields to select by are found.
+func (v *version) paths() (all []string) {
+	for _, c := range v.AdditionalPrinterColumns {
+		all = append(all, c.JSONPath)
+	}
+	for _, f := range v.SelectableFields {
+		all = append(all, f.JSONPath)
 	}
 	return all
 }

@@ -66,6 +66,11 @@ func newFamily(c *apiextensionsv1.CustomResourceDefinition, hooks Caller) (*fami
 
 func (f *family) version(v *apiextensionsv1.CustomResourceDefinitionVersion) (*version, error) {
 	out := &version{CustomResourceDefinitionVersion: v, gvk: f.kind.WithVersion(v.Name)}
+	for _, path := range out.paths() {
+		if _, err := finder(path); err != nil {
+			return nil, err
+		}
+	}
 	if v.Schema == nil || v.Schema.OpenAPIV3Schema == nil {
 		return out, nil
 	}

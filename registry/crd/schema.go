@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/util"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/knarr-dev/knarr/registry/patch"
@@ -144,9 +146,7 @@ func embedded(s *spec.Schema, v2 bool) {
 
 // modelName is the name of a custom kind's model in documents.
 func modelName(v *version) string {
-	parts := strings.Split(v.gvk.Group, ".")
-	slices.Reverse(parts)
-	return strings.Join(append(parts, v.gvk.Version, v.gvk.Kind), ".")
+	return util.ToRESTFriendlyName(v.gvk.GroupVersion().String() + "." + v.gvk.Kind)
 }
 
 // owners keep account of who owns which fields of the family's objects, by
@@ -159,6 +159,7 @@ func (f *family) owners() *patch.Owners {
 		}
 		c, err := managedfields.NewTypeConverter(all, f.Spec.PreserveUnknownFields)
 		if err != nil {
+			slog.Error("lists are owned as wholes: a schema cannot be read", "obj", "CustomResourceDefinition/"+f.Name, "err", err)
 			return managedfields.NewDeducedTypeConverter()
 		}
 		return c

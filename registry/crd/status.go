@@ -23,7 +23,7 @@ func judge(c *apiextensionsv1.CustomResourceDefinition, others []*apiextensionsv
 	named := names(c, others)
 	set(named)
 	switch {
-	case apiextensions.Is(c, apiextensionsv1.Established):
+	case apihelpers.IsCRDConditionTrue(c, apiextensionsv1.Established):
 	case named.Status == apiextensionsv1.ConditionTrue && c.DeletionTimestamp == nil:
 		set(apiextensionsv1.CustomResourceDefinitionCondition{
 			Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue, Reason: "InitialNamesAccepted",

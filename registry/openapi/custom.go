@@ -3,11 +3,10 @@ package openapi
 import (
 	"fmt"
 	"reflect"
-	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/kube-openapi/pkg/util"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/knarr-dev/knarr/apis"
@@ -53,7 +52,5 @@ func (d *doc) customList(def *apis.Definition) spec.Schema {
 
 // customName is the name of a custom kind's model.
 func customName(gvk schema.GroupVersionKind) string {
-	parts := strings.Split(gvk.Group, ".")
-	slices.Reverse(parts)
-	return strings.Join(append(parts, gvk.Version, gvk.Kind), ".")
+	return util.ToRESTFriendlyName(gvk.GroupVersion().String() + "." + gvk.Kind)
 }

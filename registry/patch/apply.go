@@ -2,12 +2,10 @@ package patch
 
 import (
 	"fmt"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -49,10 +47,6 @@ func (f *Fields) named(obj apis.Object) apis.Object {
 
 func merge(m *managedfields.FieldManager, live apis.Object, change *unstructured.Unstructured, manager string, force bool) (apis.Object, error) {
 	obj, err := m.Apply(live, change, manager, force)
-	if known := apierrors.ReasonForError(err) != metav1.StatusReasonUnknown; err != nil && !known {
-		// As upstream: it has no reason.
-		return nil, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
-	}
 	if err != nil {
 		return nil, err
 	}
