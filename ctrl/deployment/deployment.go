@@ -213,6 +213,15 @@ func total(sets []*set) (n int32) {
 	return n
 }
 
+// held counts the pods that there are or will be: those a set is asked for,
+// and those it still has too many.
+func held(sets []*set) (n int32) {
+	for _, s := range sets {
+		n += max(s.size(), s.Status.Replicas)
+	}
+	return n
+}
+
 func sum(sets []*set, of func(*appsv1.ReplicaSetStatus) int32) (n int32) {
 	for _, s := range sets {
 		n += of(&s.Status)

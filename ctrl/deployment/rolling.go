@@ -83,13 +83,15 @@ func (r *rollout) fences() (surge, missing int32) {
 }
 
 // grow gives the fresh set its pods as far as the surge allows, and takes
-// away what it has too many.
+// away what it has too many. Pods that a shrunken set has yet to delete take
+// up room: Kubernetes counts what is asked for only, and so has more pods
+// than it may while the deletions are under way.
 func (r *rollout) grow() bool {
 	if r.fresh.was == nil && r.fresh.Annotations[desiredKey] == "" {
 		r.note(r.fresh)
 	}
 	surge, _ := r.fences()
-	room := r.want() + surge - total(r.all())
+	room := r.want() + surge - held(r.all())
 	n := r.want()
 	if r.fresh.size() < n {
 		n = min(n, r.fresh.size()+max(0, room))
