@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/knarr-dev/knarr/registry"
 )
 
@@ -227,31 +229,20 @@ func (c *Cache) advance(rev int64) {
 // historyEvents bounds the history that is read again at the start.
 const historyEvents = 20_000
 
+// span is how many revisions of history one watch reads. etcd sends no more
+// at once to a watch that is behind, and lets it wait for the next.
+const span = 1000
+
 // remember reads the changes from before revision start that the store still
 // knows, so that a client who watched a server that is gone can go on here.
 func (c *Cache) remember(ctx context.Context, start int64) {
 	defer close(c.remembers)
 	after := max(0, start-historyEvents)
-	past := map[*Kind][]*Event{}
-	reached := errors.New("history is read")
 	for attempt := 0; after < start && attempt < 3; attempt++ {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		go c.prod(ctx)
-		err := c.store.Watch(ctx, registry.Watch{Prefix: Root, After: after, Prev: true}, func(b registry.Batch) error {
-			for _, ch := range b.Changes {
-				if k, _ := c.kind(ch.Key); k != nil && ch.Rev <= start {
-					past[k] = append(past[k], c.events(k, []registry.Change{ch})...)
-				}
-			}
-			if b.Rev >= start {
-				return reached
-			}
-			return nil
-		})
-		cancel()
+		past, err := c.past(ctx, after, start)
 		var compacted *registry.CompactedError
 		switch {
-		case errors.Is(err, reached):
+		case err == nil:
 			for _, k := range c.kinds() {
 				k.remember(past[k], after, start)
 			}
@@ -261,8 +252,55 @@ func (c *Cache) remember(ctx context.Context, start int64) {
 		default:
 			slog.WarnContext(ctx, "read history from store", "err", err)
 		}
-		clear(past)
 	}
+}
+
+// past is what happened to each kind after revision after, up to start. It is
+// read in spans at the same time.
+func (c *Cache) past(ctx context.Context, after, start int64) (map[*Kind][]*Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	go c.prod(ctx)
+	spans := make([]map[*Kind][]*Event, (start-after+span-1)/span)
+	work, ctx := errgroup.WithContext(ctx)
+	for i := range spans {
+		first := after + int64(i)*span
+		work.Go(func() (err error) {
+			spans[i], err = c.between(ctx, first, min(first+span, start))
+			return err
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return nil, err
+	}
+	past := map[*Kind][]*Event{}
+	for _, s := range spans {
+		for k, events := range s {
+			past[k] = append(past[k], events...)
+		}
+	}
+	return past, nil
+}
+
+// between reads what happened after revision after, up to last.
+func (c *Cache) between(ctx context.Context, after, last int64) (map[*Kind][]*Event, error) {
+	events := map[*Kind][]*Event{}
+	reached := errors.New("the last revision is reached")
+	err := c.store.Watch(ctx, registry.Watch{Prefix: Root, After: after, Prev: true}, func(b registry.Batch) error {
+		for _, ch := range b.Changes {
+			if k, _ := c.kind(ch.Key); k != nil && ch.Rev <= last {
+				events[k] = append(events[k], c.events(k, []registry.Change{ch})...)
+			}
+		}
+		if b.Rev >= last {
+			return reached
+		}
+		return nil
+	})
+	if !errors.Is(err, reached) {
+		return nil, err
+	}
+	return events, nil
 }
 
 // prod makes running watches tell how far they are, until ctx ends.

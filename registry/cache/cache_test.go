@@ -247,7 +247,7 @@ func take(t *testing.T, w *cache.Watcher, n int) (got []string) {
 		select {
 		case <-w.Ready():
 		case <-time.After(10 * time.Second):
-			t.Fatalf("only %v of %d", got, n)
+			t.Fatalf("only %d of %d, at last %v", len(got), n, got[max(0, len(got)-20):])
 		}
 		ds, _, err := w.Take()
 		if err != nil {
@@ -343,6 +343,23 @@ func TestWatchAcrossRestart(t *testing.T) {
 	}
 	if got := take(t, w.watch(sel(t, "", "", "spec.nodeName=n1"), 2, false), 4); !slices.Equal(got, []string{"DELETED a/1@3", "ADDED a/2@4", "DELETED a/2@5", "ADDED a/3@6"}) {
 		t.Errorf("by field: %v", got)
+	}
+}
+
+// TestLongHistory holds that history which is read in several spans is whole
+// and in order, and that nothing is told twice where they meet.
+func TestLongHistory(t *testing.T) {
+	store := memory.New()
+	before := &world{T: t, store: store}
+	want := make([]string, 2500)
+	for i := range want {
+		name := fmt.Sprintf("%04d", i)
+		want[i] = fmt.Sprintf("ADDED a/%s@%d", name, before.put("a", name, "n1", "web"))
+	}
+	w := start(t, store)
+	want = append(want, fmt.Sprintf("ADDED b/new@%d", w.put("b", "new", "n1", "web")))
+	if diff := cmp.Diff(want, take(t, w.watch(cache.Selection{}, 1, false), len(want))); diff != "" {
+		t.Error(diff)
 	}
 }
 

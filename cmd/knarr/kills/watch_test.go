@@ -51,6 +51,12 @@ func (w *watcher) run(ctx context.Context) {
 			stream.Stop()
 			continue
 		}
+		if apierrors.IsResourceExpired(err) {
+			w.mu.Lock()
+			w.faults = append(w.faults, fmt.Sprintf("cannot go on at %s: %v", w.at, err))
+			w.mu.Unlock()
+			return
+		}
 		select {
 		case <-retry.C:
 		case <-ctx.Done():
