@@ -192,9 +192,12 @@ func (fd *feed) add(typ string, obj runtime.Object) error {
 	return fd.spill()
 }
 
-// spill writes out what has gathered when it is much.
+// enough is how much of a watch is gathered before it is sent.
+const enough = 256 << 10
+
+// spill writes out what has gathered when it is enough.
 func (fd *feed) spill() error {
-	if len(fd.buf) < chunk {
+	if len(fd.buf) < enough {
 		return nil
 	}
 	return fd.write()
