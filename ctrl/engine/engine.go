@@ -95,8 +95,11 @@ func (e *Engine) run(ctx context.Context) error {
 		}
 		e.runners[i] = r
 	}
-	e.Start(ctx)
 	defer e.close()
+	if err := e.listen(); err != nil {
+		return err
+	}
+	e.Start(ctx)
 
 	var parts sync.WaitGroup
 	failed := make(chan error, len(e.runners)+len(e.Loops))
@@ -167,9 +170,7 @@ func (e *Engine) source(r ctrl.Read) (*source, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s, err = newSource(gvr, generic.Informer()); err != nil {
-			return nil, err
-		}
+		s = newSource(gvr, generic.Informer())
 		e.sources[key] = s
 	}
 	return s, s.index(r.By)
@@ -188,10 +189,25 @@ func (e *Engine) factory(where ctrl.Filter) informers.SharedInformerFactory {
 	return f
 }
 
+// listen has all sources begin to tell their readers.
+func (e *Engine) listen() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.sources {
+		if err := s.listen(); err != nil {
+			return fmt.Errorf("listen to %s: %w", s.gvr.Resource, err)
+		}
+	}
+	return nil
+}
+
 func (e *Engine) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.sources {
+		if s.registration == nil {
+			continue
+		}
 		if err := s.informer.RemoveEventHandler(s.registration); err != nil {
 			slog.Warn("remove event handler", "resource", s.gvr.Resource, "err", err)
 		}

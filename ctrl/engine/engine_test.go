@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -22,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
 
@@ -156,13 +159,13 @@ func play(t *testing.T, c *cluster, d time.Duration, decide func(ctrl.World, *co
 		ctx, stop := context.WithTimeout(t.Context(), d)
 		defer stop()
 		r := newRunner(&erased, c, m)
-		s, err := newSource(schema.GroupVersionResource{Resource: "configmaps"}, c.informer())
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := newSource(schema.GroupVersionResource{Resource: "configmaps"}, c.informer())
 		kind := reflect.TypeFor[*corev1.ConfigMap]()
 		r.view[kind] = s
 		s.read(reader{r, erased.Reads[0].Wakes})
+		if err := s.listen(); err != nil {
+			t.Fatal(err)
+		}
 		var parts sync.WaitGroup
 		parts.Go(func() { s.informer.RunWithContext(ctx) })
 		r.run(ctx)
@@ -173,6 +176,51 @@ func play(t *testing.T, c *cluster, d time.Duration, decide func(ctrl.World, *co
 
 func configMap(name string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name)}}
+}
+
+// TestInformersThatRun has the engine begin with informers that others have
+// started: each controller must look at all that is there.
+func TestInformersThatRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset(configMap("a"), configMap("b"))
+		shared := informers.NewSharedInformerFactory(client, 0)
+		held := shared.Core().V1().ConfigMaps().Informer()
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		shared.StartWithContext(ctx)
+		if !cache.WaitFor(ctx, "", held.HasSyncedChecker()) {
+			t.Fatal("the informer does not sync")
+		}
+		var mu sync.Mutex
+		seen := map[string]bool{}
+		var controllers []ctrl.Erased
+		for _, name := range []string{"first", "second", "third"} {
+			controllers = append(controllers, ctrl.Controller[*corev1.ConfigMap, string]{
+				Name: name, Account: name,
+				Gather: func(_ ctrl.World, o *corev1.ConfigMap) string { return name + " " + o.Name },
+				Decide: func(what string) ctrl.Plan {
+					mu.Lock()
+					defer mu.Unlock()
+					seen[what] = true
+					return ctrl.Plan{}
+				},
+			}.Erase())
+		}
+		err := Run(ctx, Config{
+			Controllers: controllers, Informers: shared,
+			Client: func(string) kubernetes.Interface {
+				synctest.Wait() // the informer tells what it will before the next controller is there
+				return client
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"first a", "first b", "second a", "second b", "third a", "third b"}
+		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(seen))); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 func TestAfter(t *testing.T) {

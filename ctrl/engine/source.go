@@ -74,9 +74,15 @@ func Trim(obj any) (any, error) {
 	return obj, nil
 }
 
-func newSource(gvr schema.GroupVersionResource, informer cache.SharedIndexInformer) (s *source, err error) {
-	s = &source{gvr: gvr, informer: informer, waiting: map[waiter]bool{}}
-	s.registration, err = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+func newSource(gvr schema.GroupVersionResource, informer cache.SharedIndexInformer) *source {
+	return &source{gvr: gvr, informer: informer, waiting: map[waiter]bool{}}
+}
+
+// listen begins to tell the readers of what there is and of changes. Who
+// becomes a reader later is not told of what the informer, which others may
+// have started, has already: so listen comes when all readers are there.
+func (s *source) listen() (err error) {
+	s.registration, err = s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { s.changed(nil, object(obj)) },
 		UpdateFunc: func(old, obj any) {
 			if was, is := object(old), object(obj); was.GetResourceVersion() != is.GetResourceVersion() {
@@ -85,7 +91,7 @@ func newSource(gvr schema.GroupVersionResource, informer cache.SharedIndexInform
 		},
 		DeleteFunc: func(obj any) { s.changed(object(obj), nil) },
 	})
-	return s, err
+	return err
 }
 
 // object is what an informer tells of, also where it missed the deletion.
