@@ -28,9 +28,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/knarr-dev/knarr/apis"
 	"github.com/knarr-dev/knarr/apis/apiextensions"
+	"github.com/knarr-dev/knarr/apis/apiregistration"
 	"github.com/knarr-dev/knarr/apis/apps"
 	"github.com/knarr-dev/knarr/apis/authentication"
 	"github.com/knarr-dev/knarr/apis/authorization"
@@ -55,6 +57,7 @@ import (
 // group or version.
 var Groups = []apis.Group{
 	core.Group,
+	apiregistration.Group,
 	apps.Group,
 	{GroupVersion: eventsv1.SchemeGroupVersion},
 	authentication.Group,
@@ -85,7 +88,7 @@ var Scheme = sync.OnceValue(func() *runtime.Scheme {
 		autoscalingv2.AddToScheme, autoscalingv1.AddToScheme, batchv1.AddToScheme, certificatesv1.AddToScheme,
 		networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, storagev1.AddToScheme, schedulingv1.AddToScheme,
 		coordinationv1.AddToScheme, nodev1.AddToScheme, discoveryv1.AddToScheme, resourcev1.AddToScheme, flowcontrolv1.AddToScheme,
-		apiextensionsv1.AddToScheme, metav1.AddMetaToScheme,
+		apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme, metav1.AddMetaToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			panic(err) // two types of one name: only the lines above can do that
