@@ -41,7 +41,7 @@ type Config struct {
 // Actions are the subresources that connect.
 func Actions(cfg Config) []sub.Action {
 	c := &connector{
-		Service: cfg.Service, authorize: cfg.Authorize, kubelets: newKubelets(cfg.Kubelets), outside: newTransport(unverified()),
+		Service: cfg.Service, authorize: cfg.Authorize, kubelets: newKubelets(cfg.Kubelets), outside: NewTransport(unverified()),
 	}
 	pods, services, nodes := corev1.Resource("pods"), corev1.Resource("services"), corev1.Resource("nodes")
 	return []sub.Action{

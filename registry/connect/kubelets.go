@@ -41,10 +41,10 @@ func newKubelets(cfg Kubelets) *kubelets {
 	if cfg.TLS == nil {
 		cfg.TLS = unverified()
 	}
-	k.transport = newTransport(cfg.TLS.Clone())
+	k.transport = NewTransport(cfg.TLS.Clone())
 	trusting := cfg.TLS.Clone()
 	trusting.InsecureSkipVerify, trusting.RootCAs = true, nil
-	k.trusting = newTransport(trusting)
+	k.trusting = NewTransport(trusting)
 	return k
 }
 
@@ -62,7 +62,9 @@ const (
 	pongTime  = 15 * time.Second
 )
 
-func newTransport(cfg *tls.Config) *http.Transport {
+// NewTransport returns what reaches other machines. The configuration is its
+// own from then on.
+func NewTransport(cfg *tls.Config) *http.Transport {
 	// Who upgrades a connection reads the configuration while it is in use:
 	// with these in it already, the transport does not write to it.
 	cfg.NextProtos = []string{"h2", "http/1.1"}

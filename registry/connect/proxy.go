@@ -79,7 +79,7 @@ func (c *connector) podProxy(w http.ResponseWriter, r *http.Request, req *regist
 	case strings.Contains(ip, ":"):
 		host = "[" + ip + "]"
 	}
-	return forward(w, r, &url.URL{Scheme: t.scheme, Host: host, Path: p}, c.outside)
+	return Forward(w, r, &url.URL{Scheme: t.scheme, Host: host, Path: p}, c.outside)
 }
 
 func podIP(pod *corev1.Pod) string {
@@ -113,7 +113,7 @@ func (c *connector) serviceProxy(w http.ResponseWriter, r *http.Request, req *re
 	if err != nil {
 		return err
 	}
-	return forward(w, r, &url.URL{Scheme: t.scheme, Host: host, Path: p}, c.outside)
+	return Forward(w, r, &url.URL{Scheme: t.scheme, Host: host, Path: p}, c.outside)
 }
 
 // endpoint is the address of an endpoint of a service that is ready, any of them.
@@ -221,12 +221,12 @@ func (c *connector) nodeProxy(w http.ResponseWriter, r *http.Request, req *regis
 		return err
 	}
 	if t.port == "" || t.port == k.port {
-		return forward(w, r, k.at(p, nil), k.transport)
+		return Forward(w, r, k.at(p, nil), k.transport)
 	}
 	if err := proxyable(r.Context(), k.host); err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
-	return forward(w, r, &url.URL{Scheme: t.scheme, Host: net.JoinHostPort(k.host, t.port), Path: p}, c.outside)
+	return Forward(w, r, &url.URL{Scheme: t.scheme, Host: net.JoinHostPort(k.host, t.port), Path: p}, c.outside)
 }
 
 // proxyable tells whether a host is one that others can reach as well: not
@@ -247,9 +247,9 @@ func proxyable(ctx context.Context, host string) error {
 	return nil
 }
 
-// forward passes a request on, and what comes back with links in it made to
-// lead through the proxy again.
-func forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http.RoundTripper) error {
+// Forward passes a request on, and what comes back with links in it made to
+// lead through the proxy again. An error means that nothing was answered yet.
+func Forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http.RoundTripper) error {
 	var f refusal
 	h := proxy.NewUpgradeAwareHandler(to, transport, true, false, &f)
 	h.ServeHTTP(lasting(r.Context(), w, func() {}), r)

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -29,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/knarr-dev/knarr/registry/connect"
 	"github.com/knarr-dev/knarr/registry/rest"
 )
 
@@ -223,7 +223,7 @@ func hook(svc *rest.Service, c *apiextensionsv1.WebhookClientConfig) (*url.URL, 
 		security.ServerName = s.Name + "." + s.Namespace + ".svc"
 		t.Proxy = nil
 		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			host, err := address(ctx, svc, s.Namespace, s.Name, port)
+			host, err := connect.Address(ctx, svc, s.Namespace, s.Name, port)
 			if err != nil {
 				return nil, err
 			}
@@ -236,26 +236,4 @@ func hook(svc *rest.Service, c *apiextensionsv1.WebhookClientConfig) (*url.URL, 
 	query.Set("timeout", hookTime.String())
 	to.RawQuery = query.Encode()
 	return to, t, nil
-}
-
-// address is where a service's port is reached.
-func address(ctx context.Context, svc *rest.Service, namespace, name string, port int32) (string, error) {
-	obj, err := svc.Lookup(ctx, corev1.Resource("services"), namespace, name)
-	if err != nil {
-		return "", err
-	}
-	s, ok := obj.(*corev1.Service)
-	if !ok {
-		return "", fmt.Errorf("%T is no service", obj)
-	}
-	host := s.Spec.ClusterIP
-	switch {
-	case s.Spec.Type == corev1.ServiceTypeExternalName:
-		return net.JoinHostPort(s.Spec.ExternalName, strconv.Itoa(int(port))), nil
-	case host == "" || host == corev1.ClusterIPNone:
-		return "", fmt.Errorf("no service address found for service %q", name)
-	case !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == port }):
-		return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %d found for service %q", port, name))
-	}
-	return net.JoinHostPort(host, strconv.Itoa(int(port))), nil
 }
