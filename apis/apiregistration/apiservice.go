@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -147,7 +147,7 @@ func validateAPIService(s, _ *apiregistrationv1.APIService) field.ErrorList {
 // named holds a name to the version and group.
 func named(at check.At, s *apiregistrationv1.APIService) {
 	want := s.Spec.Version + "." + s.Spec.Group
-	switch wrong := path.IsValidPathSegmentName(s.Name); {
+	switch wrong := content.IsPathSegmentName(s.Name); {
 	case s.Name == "":
 	case len(wrong) > 0:
 		at.Wrong(s.Name, wrong)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,6 +29,7 @@ import (
 	"github.com/knarr-dev/knarr/apis/all"
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
+	"github.com/knarr-dev/knarr/registry/aggregate"
 	"github.com/knarr-dev/knarr/registry/alloc"
 	"github.com/knarr-dev/knarr/registry/audit"
 	"github.com/knarr-dev/knarr/registry/authn"
@@ -57,7 +59,9 @@ type Server struct {
 	alloc   *alloc.Allocator // nil where services get no addresses
 	peers   *peers.Peers     // likewise
 	custom  *crd.Definitions
-	address string // where clients reach the server
+	others  *aggregate.Servers
+	routing sync.Mutex // one route at a time
+	address string     // where clients reach the server
 	audited bool
 
 	encrypted *encrypt.Store // nil where nothing is
@@ -100,10 +104,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.custom = crd.New(crd.Config{Service: svc, Changed: s.route, Call: crd.Webhooks(svc)})
 	svc.Cache.Found = s.custom.Begin
+	s.others = aggregate.New(aggregate.Config{Service: svc, Certificate: cfg.ProxyClient, Changed: s.route})
 	s.address = cfg.Address
 	s.Handler = server.New(server.Config{
 		Settled: s.custom.Settled, Audit: record, Rest: svc, Actions: append(s.actions(&cfg), cfg.Actions...), MaxReads: cfg.MaxReads, MaxWrites: cfg.MaxWrites,
-		Authenticate: s.access.who.Request, Authorize: s.authorize,
+		Authenticate: s.access.who.Request, Authorize: s.authorize, Elsewhere: s.others.Handler,
 	})
 	if s.Handler.Paths, err = s.paths(&cfg); err != nil {
 		return nil, err
@@ -116,26 +121,31 @@ func New(cfg Config) (*Server, error) {
 func addKinds(svc *rest.Service) {
 	for _, g := range all.Groups {
 		for i := range g.Resources {
-			d := &g.Resources[i]
-			if d.GroupResource() == crd.Kind {
+			switch d := &g.Resources[i]; d.GroupResource() {
+			case crd.Kind:
 				svc.AddStored(d, crd.Stored, crd.DefinitionOwners())
-				continue
+			case aggregate.Kind:
+				svc.AddStored(d, aggregate.Stored, aggregate.Owners())
+			default:
+				svc.Add(d)
 			}
-			svc.Add(d)
 		}
 	}
 }
 
 // route serves the kinds that there are now, and the documents that tell of them.
 func (s *Server) route() {
+	s.routing.Lock()
+	defer s.routing.Unlock()
 	var kinds []*apis.Definition
 	for _, k := range s.Rest.Kinds() {
 		kinds = append(kinds, k.Definition)
 	}
-	versions := discovery.Served(all.Groups, kinds)
-	docs := openapi.New(versions, all.Scheme(), s.Rest.Owners.Converter, Release.GitVersion)
+	versions := discovery.With(discovery.Served(all.Groups, kinds), s.others.Versions())
+	docs := openapi.New(versions, all.Scheme(), s.Rest.Owners.Converter, Release.GitVersion).With(s.others.Models())
 	paths := s.Handler.Discovery(versions, s.address)
 	maps.Copy(paths, s.Handler.OpenAPI(docs))
+	maps.Copy(paths, s.others.Paths())
 	s.Handler.Route(paths)
 }
 
@@ -322,6 +332,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	parts.Go(s.after(ctx, s.custom.Run))
+	parts.Go(s.after(ctx, s.others.Run))
 	parts.Go(s.after(ctx, s.boot.Run))
 	parts.Go(s.after(ctx, func(ctx context.Context) error {
 		return compact(ctx, s.Rest.Store, s.compactEvery, s.Rest.Cache.Compacted)

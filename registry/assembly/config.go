@@ -2,6 +2,7 @@ package assembly
 
 import (
 	"crypto"
+	"crypto/tls"
 	"net/http"
 	"net/netip"
 	"time"
@@ -35,6 +36,10 @@ type Config struct {
 	Encrypt  Encrypt
 	Services Services
 	Kubelets connect.Kubelets
+
+	// ProxyClient returns what this server shows to servers behind it, as the
+	// proxy that it is to them; nil for nothing.
+	ProxyClient func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 
 	Actions []sub.Action            // besides those that the server has by itself
 	Paths   map[string]http.Handler // likewise

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/knarr-dev/knarr/registry"
+	"github.com/knarr-dev/knarr/registry/aggregate"
 	"github.com/knarr-dev/knarr/registry/crd"
 	"github.com/knarr-dev/knarr/registry/registrytest"
 )
@@ -40,7 +41,7 @@ func TestStored(t *testing.T) {
 		if bytes.HasPrefix(value, []byte("k8s\x00")) {
 			encoding = "protobuf"
 		}
-		if k.GroupResource() == crd.Kind {
+		if k.GroupResource() == crd.Kind || k.GroupResource() == aggregate.Kind {
 			fmt.Fprintf(&table, "%s %s\n", registry.Path(k.Definition, namespace, "NAME"), bytes.TrimSpace(value))
 			continue
 		}

@@ -75,6 +75,7 @@ func (b *Bootstrap) Ensure(ctx context.Context) error {
 	wishes = append(wishes, bindings()...)
 	wishes = append(wishes, priorities()...)
 	wishes = append(wishes, flows(now)...)
+	wishes = append(wishes, b.services()...)
 	wishes = append(wishes, tracking(now), b.lease(now))
 	if w, ok := b.authentication(); ok {
 		wishes = append(wishes, w)

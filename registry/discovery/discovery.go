@@ -22,7 +22,8 @@ import (
 type Version struct {
 	schema.GroupVersion
 
-	Kinds []*apis.Definition
+	Kinds  []*apis.Definition
+	Remote *Remote // nil for what this server serves itself
 }
 
 // Served sorts kinds by the group versions that they are served in, in the
@@ -198,6 +199,13 @@ func Aggregate(versions []Version) *apidiscoveryv2.APIGroupDiscoveryList {
 
 func (v *Version) aggregate() apidiscoveryv2.APIVersionDiscovery {
 	out := apidiscoveryv2.APIVersionDiscovery{Version: v.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
+	if v.Remote != nil {
+		out.Resources = v.Remote.Resources
+		if v.Remote.Stale {
+			out.Freshness = apidiscoveryv2.DiscoveryFreshnessStale
+		}
+		return out
+	}
 	for _, d := range v.Kinds {
 		r := apidiscoveryv2.APIResourceDiscovery{
 			Resource: d.Plural, ResponseKind: &metav1.GroupVersionKind{Kind: d.Kind}, Scope: apidiscoveryv2.ScopeNamespace,

@@ -4,6 +4,7 @@ import (
 	"crypto/sha512"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/kube-openapi/pkg/aggregator"
 	"k8s.io/kube-openapi/pkg/openapiconv"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
@@ -30,16 +32,29 @@ type Documents struct {
 	tag      string
 	tags     map[string]string // by path of a v3 document
 	merges   func() map[string]*smd.Map
+	remotes  []Remote
 }
+
+// Remote is what another server tells of a group version that it serves.
+type Remote struct {
+	schema.GroupVersion
+
+	V2  *spec.Swagger // nil for nothing
+	Tag string        // changes where V2 does
+	V3  string        // URL of the v3 document; "" where there is none but what follows from V2
+}
+
+func (r *Remote) made() bool { return r.V3 == "" && r.V2 != nil }
 
 // New returns the documents of versions, whose types scheme knows and whose
 // lists merge as convert knows. Release is the server's own version.
 func New(versions []discovery.Version, scheme *runtime.Scheme, convert func() managedfields.TypeConverter, release string) *Documents {
+	versions = slices.DeleteFunc(slices.Clone(versions), func(v discovery.Version) bool { return v.Remote != nil })
 	d := &Documents{versions: versions, scheme: scheme, convert: convert, release: release, tags: map[string]string{}}
 	// What is served follows from the program and its kinds: their names
 	// stand for the documents, which then need not be made to be told apart.
 	whole := sha512.New()
-	for _, v := range versions {
+	for _, v := range d.versions {
 		sum := sha512.New()
 		fmt.Fprintln(sum, release)
 		for _, k := range v.Kinds {
@@ -57,6 +72,18 @@ func New(versions []discovery.Version, scheme *runtime.Scheme, convert func() ma
 	return d
 }
 
+// With adds what other servers tell.
+func (d *Documents) With(remotes []Remote) *Documents {
+	for _, r := range remotes {
+		if r.made() {
+			d.tags[path(r.GroupVersion)] = r.Tag
+		}
+		d.tag = fmt.Sprintf("%X", sha512.Sum512([]byte(d.tag+r.String()+r.Tag+r.V3)))
+	}
+	d.remotes = remotes
+	return d
+}
+
 // Tag changes when any of the documents does, and TagOf when the v3 document
 // at a path does.
 func (d *Documents) Tag() string { return d.tag }
@@ -68,6 +95,11 @@ func (d *Documents) TagOf(path string) string { return d.tags[path] }
 func (d *Documents) Paths() (paths []string) {
 	for _, v := range d.versions {
 		paths = append(paths, path(v.GroupVersion))
+	}
+	for _, r := range d.remotes {
+		if r.made() {
+			paths = append(paths, path(r.GroupVersion))
+		}
 	}
 	return paths
 }
@@ -127,7 +159,16 @@ func (d *Documents) swagger(versions []discovery.Version, v3 bool) *spec.Swagger
 
 // V2 is the v2 document of everything, in JSON or in protobuf.
 func (d *Documents) V2(protobuf bool) ([]byte, error) {
-	text, err := json.Marshal(d.swagger(d.versions, false))
+	all := d.swagger(d.versions, false)
+	for _, r := range d.remotes {
+		if r.V2 == nil {
+			continue
+		}
+		if err := aggregator.MergeSpecsIgnorePathConflictRenamingDefinitionsAndParameters(all, r.V2); err != nil {
+			slog.Warn("an OpenAPI document of another server cannot be merged", "version", r.String(), "err", err)
+		}
+	}
+	text, err := json.Marshal(all)
 	if err != nil || !protobuf {
 		return text, err
 	}
@@ -141,11 +182,11 @@ func (d *Documents) V2(protobuf bool) ([]byte, error) {
 // V3 is the v3 document at one of Paths, in JSON or in protobuf; nil where
 // there is none.
 func (d *Documents) V3(at string, protobuf bool) ([]byte, error) {
-	i := slices.IndexFunc(d.versions, func(v discovery.Version) bool { return path(v.GroupVersion) == at })
-	if i < 0 {
+	swagger := d.at(at)
+	if swagger == nil {
 		return nil, nil
 	}
-	text, err := json.Marshal(openapiconv.ConvertV2ToV3(d.swagger(d.versions[i:i+1], true)))
+	text, err := json.Marshal(openapiconv.ConvertV2ToV3(swagger))
 	if err != nil || !protobuf {
 		return text, err
 	}
@@ -156,6 +197,17 @@ func (d *Documents) V3(at string, protobuf bool) ([]byte, error) {
 	return proto.Marshal(doc)
 }
 
+// at is what there is to tell at a path of v3, nil for nothing.
+func (d *Documents) at(at string) *spec.Swagger {
+	if i := slices.IndexFunc(d.versions, func(v discovery.Version) bool { return path(v.GroupVersion) == at }); i >= 0 {
+		return d.swagger(d.versions[i:i+1], true)
+	}
+	if i := slices.IndexFunc(d.remotes, func(r Remote) bool { return r.made() && path(r.GroupVersion) == at }); i >= 0 {
+		return d.remotes[i].V2
+	}
+	return nil
+}
+
 // Index is the document that leads to those of v3.
 func (d *Documents) Index() ([]byte, error) {
 	type link struct {
@@ -164,6 +216,11 @@ func (d *Documents) Index() ([]byte, error) {
 	links := map[string]link{}
 	for _, p := range d.Paths() {
 		links[p] = link{"/openapi/v3/" + p + "?hash=" + d.tags[p]}
+	}
+	for _, r := range d.remotes {
+		if r.V3 != "" {
+			links[path(r.GroupVersion)] = link{r.V3}
+		}
 	}
 	return json.Marshal(map[string]any{"paths": links})
 }

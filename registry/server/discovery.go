@@ -25,7 +25,9 @@ func (s *Server) Discovery(versions []discovery.Version, address string) map[str
 		} else {
 			named = append(named, v)
 		}
-		paths[versionPath(v)] = s.document(v.List())
+		if v.Remote == nil { // else the other server tells itself
+			paths[versionPath(v)] = s.document(v.List())
+		}
 	}
 	for _, g := range discovery.ByGroup(named) {
 		group := discovery.Group(g)

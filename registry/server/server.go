@@ -53,6 +53,10 @@ type Config struct {
 	// has been told of; nil where they never change.
 	Settled func(ctx context.Context) error
 
+	// Elsewhere is the handler of requests for a group version that another
+	// server serves, nil for one that this server does; nil where that is all.
+	Elsewhere func(gv schema.GroupVersion) http.Handler
+
 	// At most so many requests are served at once that read, and that write;
 	// 0 for the stock server's numbers.
 	MaxReads, MaxWrites int
@@ -246,6 +250,14 @@ func (s *Server) serve(a *answer, req *registry.Request) {
 	if !req.Resource {
 		s.path(req.Path).ServeHTTP(a.w, a.r)
 		return
+	}
+	if s.Elsewhere != nil {
+		if h := s.Elsewhere(schema.GroupVersion{Group: req.Group, Version: req.Version}); h != nil {
+			ctx, end := a.untilStop()
+			defer end()
+			h.ServeHTTP(a.w, a.r.WithContext(ctx))
+			return
+		}
 	}
 	f, err := s.form(a.r.Context(), req)
 	switch {

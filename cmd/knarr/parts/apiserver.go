@@ -40,6 +40,7 @@ type APIServer struct {
 	ServiceRange, NodePorts       string
 	Issuers, AccountKeys          []string
 	SigningKey                    string
+	ProxyCert, ProxyKey           string       // shown to servers behind this one
 	Listener                      net.Listener // opened already; else SecurePort is
 	Assembly                      assembly.Config
 
@@ -104,9 +105,12 @@ func (o *APIServer) Flags(fs *pflag.FlagSet) {
 	o.proxyFlags(fs)
 }
 
-// proxyFlags adds the flags about a proxy in front of the server.
+// proxyFlags adds the flags about a proxy in front of the server, and about
+// the server as one in front of others.
 func (o *APIServer) proxyFlags(fs *pflag.FlagSet) {
 	p := &o.Assembly.Proxy
+	fs.StringVar(&o.ProxyCert, "proxy-client-cert-file", "", "certificate to show to servers behind this one, by which they believe who its users are")
+	fs.StringVar(&o.ProxyKey, "proxy-client-key-file", "", "key of --proxy-client-cert-file")
 	fs.StringVar(&p.CA, "requestheader-client-ca-file", "", "authorities that sign the certificate of a proxy that says who its users are")
 	fs.StringSliceVar(&p.Names, "requestheader-allowed-names", nil, "names that the proxy's certificate may have; any where there are none")
 	fs.StringSliceVar(&p.Headers.User, "requestheader-username-headers", []string{"X-Remote-User"}, "headers with the user's name")
@@ -200,6 +204,13 @@ func (o *APIServer) complete() error {
 		slog.Warn("pods cannot reach the API server at a loopback address, so the service kubernetes has no endpoint", "advertise", advertise)
 	} else {
 		a.Services.Advertise = at
+	}
+	if o.ProxyCert != "" {
+		pair, err := certs.Files(o.ProxyCert, o.ProxyKey)
+		if err != nil {
+			return fmt.Errorf("--proxy-client-cert-file: %w", err)
+		}
+		a.ProxyClient = pair.Call
 	}
 	a.Kubelets, err = o.kubelets()
 	return err

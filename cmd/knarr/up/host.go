@@ -230,6 +230,7 @@ func (c *cluster) apiServer() *parts.APIServer {
 	o.KubeletAddresses = []string{string(corev1.NodeInternalIP), string(corev1.NodeHostName), string(corev1.NodeExternalIP)}
 	o.Assembly.ClientCA = c.keys.Cert(pki.CA)
 	o.Assembly.Proxy.CA, o.Assembly.Proxy.Names = c.keys.Cert(pki.ProxyCA), []string{"front-proxy-client"}
+	o.ProxyCert, o.ProxyKey = c.keys.Cert(pki.ProxyClient), c.keys.Key(pki.ProxyClient)
 	return o
 }
 
