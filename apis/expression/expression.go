@@ -1,0 +1,100 @@
+// Package expression compiles the CEL expressions by which admission decides,
+// and says which variables they may use. What they evaluate to is for the
+// caller to find out, with values for the variables.
+package expression
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/google/cel-go/cel"
+	"k8s.io/apimachinery/pkg/util/version"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+	"k8s.io/apiserver/pkg/cel/library"
+)
+
+// The variables of expressions. Params and the last two are not always there.
+const (
+	Object            = "object"
+	OldObject         = "oldObject"
+	Request           = "request"
+	NamespaceObject   = "namespaceObject"
+	Params            = "params"
+	Authorizer        = "authorizer"
+	RequestAuthorizer = "authorizer.requestResource"
+)
+
+// Uses says which variables expressions may use that not all may.
+type Uses struct{ Params, Authorizer bool }
+
+// An Error says why an expression cannot be used.
+type Error struct {
+	Internal bool // it is not the expression's fault
+	Detail   string
+}
+
+// Error is part of error.
+func (e *Error) Error() string { return e.Detail }
+
+var envs = func() map[Uses]func() (*environment.EnvSet, error) {
+	all := map[Uses]func() (*environment.EnvSet, error){}
+	for _, u := range []Uses{{}, {Params: true}, {Authorizer: true}, {Params: true, Authorizer: true}} {
+		all[u] = sync.OnceValues(func() (*environment.EnvSet, error) { return newEnv(u) })
+	}
+	return all
+}()
+
+// newEnv is what expressions know that may use u. To make one takes time.
+func newEnv(u Uses) (*environment.EnvSet, error) {
+	request, namespace := requestType(), namespaceType()
+	opts := []cel.EnvOption{
+		cel.Variable(Object, cel.DynType), cel.Variable(OldObject, cel.DynType),
+		cel.Variable(NamespaceObject, namespace.CelType()), cel.Variable(Request, request.CelType()),
+	}
+	if u.Params {
+		opts = append(opts, cel.Variable(Params, cel.DynType))
+	}
+	if u.Authorizer {
+		opts = append(opts, cel.Variable(Authorizer, library.AuthorizerType), cel.Variable(RequestAuthorizer, library.ResourceCheckType))
+	}
+	return environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
+		IntroducedVersion: version.MajorMinor(1, 0),
+		EnvOptions:        opts,
+		DeclTypes:         []*apiservercel.DeclType{namespace, request},
+	}, environment.StrictCostOpt)
+}
+
+// Compile makes a program of an expression that is to evaluate to one of some
+// types. One that was stored may use what is not for new ones any more.
+func Compile(text string, u Uses, stored bool, types ...*cel.Type) (cel.Program, *Error) {
+	set, err := envs[u]()
+	if err != nil {
+		return nil, &Error{true, fmt.Sprintf("unexpected error loading CEL environment: %v", err)}
+	}
+	env := set.NewExpressionsEnv()
+	if stored {
+		env = set.StoredExpressionsEnv()
+	}
+	ast, issues := env.Compile(text)
+	if issues != nil {
+		return nil, &Error{Detail: "compilation failed: " + issues.String()}
+	}
+	fits := false
+	for _, t := range types {
+		fits = fits || ast.OutputType().IsExactType(t)
+	}
+	switch {
+	case fits:
+	case len(types) == 1:
+		return nil, &Error{Detail: fmt.Sprintf("must evaluate to %v but got %v", types[0], ast.OutputType())}
+	default:
+		return nil, &Error{Detail: fmt.Sprintf("must evaluate to one of %v but got %v", types, ast.OutputType())}
+	}
+	program, err := env.Program(ast, cel.InterruptCheckFrequency(celconfig.CheckFrequency))
+	if err != nil {
+		return nil, &Error{true, "program instantiation failed: " + err.Error()}
+	}
+	return program, nil
+}
