@@ -31,11 +31,18 @@ type Request struct {
 	Sub       string
 	Namespace string
 	Name      string
-	Object    apis.Object // as it would be stored; nil on Delete. Mutate may change it
-	Old       apis.Object // as it is stored; nil on Create
-	Options   runtime.Object
+	Object    apis.Object    // as it would be stored; nil on Delete. Mutate may change it, or put another in its place
+	Old       apis.Object    // as it is stored; nil on Create
+	Connects  runtime.Object // on Connect in place of Object: a PodExecOptions and so on
+	Options   runtime.Object // the client's CreateOptions, PatchOptions and so on; nil on Connect
 	DryRun    bool
-	User      registry.User
+
+	// What the client has asked for, and sent: of a view, of one version of a
+	// custom kind, or of a subresource.
+	Resource schema.GroupVersionResource
+	Sent     schema.GroupVersionKind
+
+	User registry.User
 }
 
 // Is reports whether the request is for the kind group/plural itself, not

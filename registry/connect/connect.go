@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/apis/all"
 	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
 	"github.com/knarr-dev/knarr/registry/rest"
@@ -65,10 +66,15 @@ type connector struct {
 
 // review lets admission look at a connection that is to be made.
 func (c *connector) review(ctx context.Context, req *registry.Request, opts runtime.Object) error {
-	gr := schema.GroupResource{Group: req.Group, Resource: req.Plural}
+	gvr := schema.GroupVersionResource{Group: req.Group, Version: req.Version, Resource: req.Plural}
+	gvks, _, err := all.Scheme().ObjectKinds(opts)
+	if err != nil {
+		return err
+	}
+	opts.GetObjectKind().SetGroupVersionKind(gvks[0])
 	r := &admit.Request{
-		Operation: admit.Connect, Kind: c.Kind(gr).Definition, Sub: req.Sub, Namespace: req.Namespace, Name: req.Name,
-		Options: opts, User: req.User,
+		Operation: admit.Connect, Kind: c.Kind(gvr.GroupResource()).Definition, Sub: req.Sub, Namespace: req.Namespace, Name: req.Name,
+		Connects: opts, User: req.User, Resource: gvr, Sent: gvks[0],
 	}
 	if err := c.Admit.Mutate(ctx, r); err != nil {
 		return err

@@ -65,7 +65,7 @@ func (d *Definitions) empty(ctx context.Context, c *apiextensionsv1.CustomResour
 	}
 	opts := &metav1.DeleteOptions{}
 	call := &rest.Call{Admitted: true, Options: opts}
-	if _, _, err := i.stored.DeleteCollection(ctx, call, cache.Selection{}, &metav1.ListOptions{}, opts); err != nil {
+	if _, _, err := i.stored.Main().DeleteCollection(ctx, call, cache.Selection{}, &metav1.ListOptions{}, opts); err != nil {
 		return errors.Join(err, say(apiextensionsv1.ConditionTrue, "InstanceDeletionFailed", fmt.Sprintf("could not issue all deletes: %v", err), false))
 	}
 	err := d.Service.Cache.Fresh(ctx) // what the deletions have written is seen before it is counted

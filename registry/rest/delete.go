@@ -22,7 +22,11 @@ import (
 // otherwise it is marked, and goes when the last that holds it lets go. The
 // options have been validated.
 func (k *Kind) Delete(ctx context.Context, c *Call, opts *metav1.DeleteOptions) (Written, error) {
-	f := k.Main()
+	return k.Main().Delete(ctx, c, opts)
+}
+
+// Delete is that of the kind, asked for in the form.
+func (f *Form) Delete(ctx context.Context, c *Call, opts *metav1.DeleteOptions) (Written, error) {
 	return f.retry(ctx, c, 0, func(cur current) (Written, error) { return f.dismiss(ctx, c, opts, cur) })
 }
 
@@ -198,8 +202,8 @@ const deleters = 16
 
 // DeleteCollection deletes all objects of a selection and returns them as
 // they were. One that is gone already is as good as deleted.
-func (k *Kind) DeleteCollection(ctx context.Context, c *Call, sel cache.Selection, list *metav1.ListOptions, opts *metav1.DeleteOptions) ([]*cache.Object, int64, error) {
-	objs, meta, err := k.List(ctx, sel, list)
+func (f *Form) DeleteCollection(ctx context.Context, c *Call, sel cache.Selection, list *metav1.ListOptions, opts *metav1.DeleteOptions) ([]*cache.Object, int64, error) {
+	objs, meta, err := f.List(ctx, sel, list)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -209,7 +213,7 @@ func (k *Kind) DeleteCollection(ctx context.Context, c *Call, sel cache.Selectio
 		work.Go(func() error {
 			call := *c
 			call.Namespace, call.Name = o.Namespace(), o.Name()
-			if _, err := k.Delete(ctx, &call, opts.DeepCopy()); err != nil && !apierrors.IsNotFound(err) {
+			if _, err := f.Delete(ctx, &call, opts.DeepCopy()); err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}
 			return nil

@@ -228,6 +228,42 @@ func (f *Form) JSON(o *cache.Object) ([]byte, error) {
 	return text, err
 }
 
+// Versions are the forms of the kind called gr: of a custom kind those of all
+// its versions. Any object of one can be had in the others.
+func (s *Service) Versions(gr schema.GroupResource) []*Form {
+	k := s.Kind(gr)
+	switch {
+	case k == nil:
+		return nil
+	case k.Custom == nil:
+		return k.forms
+	}
+	var all []*Form
+	for _, k := range s.Kinds() {
+		if k.GroupResource() == gr {
+			all = append(all, k.forms...)
+		}
+	}
+	return all
+}
+
+// In is an object as admission sees it, in one of the form's own.
+func (f *Form) In(obj apis.Object) (apis.Object, error) {
+	if f.between == nil {
+		return f.Show(obj), nil
+	}
+	return f.between.Convert(obj, f.Wire.GroupVersion())
+}
+
+// Back is an object that the form has, as admission sees it for a request in
+// another version of the kind.
+func (f *Form) Back(obj apis.Object, asked schema.GroupVersion) (apis.Object, error) {
+	if f.between == nil {
+		return f.read(obj), nil
+	}
+	return f.between.Convert(obj, asked)
+}
+
 // New is part of patch.Forms.
 func (k *Kind) New(gv schema.GroupVersion) (apis.Object, error) {
 	for _, f := range k.forms {

@@ -42,11 +42,25 @@ type Written struct {
 }
 
 // request is what admission is to see of a write.
-func (k *Kind) request(ctx context.Context, op admit.Operation, c *Call, obj, old apis.Object) *admit.Request {
-	return &admit.Request{
-		Operation: op, Kind: k.Definition, Sub: c.Sub, Namespace: c.Namespace, Name: c.Name,
+func (f *Form) request(ctx context.Context, op admit.Operation, c *Call, obj, old apis.Object) *admit.Request {
+	gvk := f.Wire.GroupVersionKind
+	r := &admit.Request{
+		Operation: op, Kind: f.Definition, Sub: c.Sub, Namespace: c.Namespace, Name: c.Name,
 		Object: obj, Old: old, Options: c.Options, DryRun: c.DryRun, User: registry.RequestOf(ctx).User,
+		Resource: gvk.GroupVersion().WithResource(f.Plural), Sent: gvk,
 	}
+	if c.Sub == "scale" {
+		r.Sent = ScaleKind.GroupVersionKind
+	}
+	return r
+}
+
+// mutated is the request's object as admission has made it.
+func (f *Form) mutated(ctx context.Context, r *admit.Request) (apis.Object, error) {
+	if err := f.service.Admit.Mutate(ctx, r); err != nil {
+		return nil, err
+	}
+	return r.Object, nil
 }
 
 // matchNamespace makes obj be where the request is.
@@ -92,7 +106,7 @@ func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, er
 	if err != nil {
 		return Written{}, err
 	}
-	if err := f.service.Admit.Mutate(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
+	if obj, err = f.mutated(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
 		return Written{}, err
 	}
 	f.begin(obj)

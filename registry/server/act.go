@@ -74,6 +74,7 @@ func (a *answer) create(f *rest.Form, action *sub.Action, req *registry.Request)
 	review := &admit.Request{
 		Operation: admit.Create, Kind: f.Definition, Sub: req.Sub, Namespace: req.Namespace, Name: req.Name,
 		Object: obj, Options: opts, DryRun: c.DryRun, User: req.User,
+		Resource: f.Wire.GroupVersion().WithResource(f.Plural), Sent: action.Kind,
 	}
 	if err := a.s.rest.Admit.Mutate(a.r.Context(), review); err != nil {
 		return err
@@ -81,7 +82,7 @@ func (a *answer) create(f *rest.Form, action *sub.Action, req *registry.Request)
 	if err := a.s.rest.Admit.Validate(a.r.Context(), review); err != nil {
 		return err
 	}
-	answer, err := action.Create(a.r.Context(), c, obj)
+	answer, err := action.Create(a.r.Context(), c, review.Object)
 	if err != nil {
 		return err
 	}

@@ -410,6 +410,7 @@ func (a *answer) deleteOptions(f *rest.Form) (*metav1.DeleteOptions, error) {
 	if w := f.Lifetime.OrphansWarning; w != "" && opts.PropagationPolicy == nil && opts.OrphanDependents == nil { //nolint:staticcheck // deprecated, and still in use
 		registry.Warn(a.r.Context(), w)
 	}
+	opts.TypeMeta = metav1.TypeMeta{Kind: "DeleteOptions", APIVersion: "meta.k8s.io/v1"}
 	return opts, nil
 }
 
