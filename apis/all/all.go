@@ -5,6 +5,7 @@ package all
 import (
 	"sync"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -31,6 +32,7 @@ import (
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/apis/admissionregistration"
 	"github.com/knarr-dev/knarr/apis/apiextensions"
 	"github.com/knarr-dev/knarr/apis/apiregistration"
 	"github.com/knarr-dev/knarr/apis/apps"
@@ -70,6 +72,7 @@ var Groups = []apis.Group{
 	policy.Group,
 	rbac.Group,
 	storage.Group,
+	admissionregistration.Group,
 	apiextensions.Group,
 	scheduling.Group,
 	coordination.Group,
@@ -88,7 +91,7 @@ var Scheme = sync.OnceValue(func() *runtime.Scheme {
 		autoscalingv2.AddToScheme, autoscalingv1.AddToScheme, batchv1.AddToScheme, certificatesv1.AddToScheme,
 		networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, storagev1.AddToScheme, schedulingv1.AddToScheme,
 		coordinationv1.AddToScheme, nodev1.AddToScheme, discoveryv1.AddToScheme, resourcev1.AddToScheme, flowcontrolv1.AddToScheme,
-		apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme, metav1.AddMetaToScheme,
+		admissionregistrationv1.AddToScheme, apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme, metav1.AddMetaToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			panic(err) // two types of one name: only the lines above can do that

@@ -42,6 +42,12 @@ type Request struct {
 	Resource schema.GroupVersionResource
 	Sent     schema.GroupVersionKind
 
+	// Where a plugin that asks others has changed the object, all plugins get
+	// to see it once more.
+	Again bool           // a plugin sets it to have another round
+	Round int            // 1 in that round
+	Kept  map[string]any // what plugins keep from one round to the next, by their names
+
 	User registry.User
 }
 
@@ -77,6 +83,14 @@ type Chain struct {
 
 // Mutate lets the plugins change the request's object.
 func (c *Chain) Mutate(ctx context.Context, r *Request) error {
+	if err := c.mutate(ctx, r); err != nil || !r.Again {
+		return err
+	}
+	r.Round++
+	return c.mutate(ctx, r)
+}
+
+func (c *Chain) mutate(ctx context.Context, r *Request) error {
 	for _, p := range c.Plugins {
 		if p.Mutate == nil {
 			continue

@@ -19,6 +19,7 @@ type Config struct {
 	May   func(ctx context.Context, r *registry.Request) bool // whether a request would be allowed
 	Roles Roles                                               // what may be granted
 	Quota Ledger                                              // where use is charged
+	Ask   []Plugin                                            // those that ask others, in order
 }
 
 // Roles tells what roles hold.
@@ -33,12 +34,12 @@ type Roles interface {
 // Stock returns the plugins that the stock server has on, in its order, and
 // those that it has built in and can turn off by no flag.
 func Stock(cfg Config, on, off []string) ([]Plugin, error) {
-	ordered := []Plugin{
+	ordered := slices.Concat([]Plugin{
 		namespaceLifecycle(), limitRanger(), serviceAccount(cfg), nodeRestriction(cfg), taintNodes(), podSecurity(), priority(),
 		tolerations(), defaultStorageClass(), protectStorage(), resizeClaims(), runtimeClass(),
 		certificateApproval(cfg), certificateSigning(cfg), certificateSubject(), defaultIngressClass(), topologyLabels(),
-		podResize(), resourceQuota(cfg),
-	}
+		podResize(),
+	}, cfg.Ask, []Plugin{resourceQuota(cfg)})
 	for _, name := range slices.Concat(on, off) {
 		known := slices.ContainsFunc(ordered, func(p Plugin) bool { return p.Name == name })
 		if !known && !slices.Contains(elsewhere, name) {
@@ -61,7 +62,7 @@ var offByDefault = []string{"NodeRestriction"}
 // elsewhere are plugins that need no turning on here: they are not admission
 // here, or are about what is not served.
 var elsewhere = []string{
-	"MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook",
+	"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy",
 	"PodGroupWorkloadExists", "PodGroupProtection", "JobValidation", "ClusterTrustBundleAttest", "NodeDeclaredFeatureValidator",
 	"AlwaysAdmit", "NamespaceExists",
 }

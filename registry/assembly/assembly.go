@@ -45,6 +45,7 @@ import (
 	"github.com/knarr-dev/knarr/registry/rest"
 	"github.com/knarr-dev/knarr/registry/server"
 	"github.com/knarr-dev/knarr/registry/sub"
+	"github.com/knarr-dev/knarr/registry/webhook"
 	"github.com/knarr-dev/knarr/registry/world"
 )
 
@@ -90,7 +91,7 @@ func New(cfg Config) (*Server, error) {
 	if s.access, err = newAccess(&cfg, w, svc); err != nil {
 		return nil, err
 	}
-	plugins, err := admit.Stock(s.admission(), cfg.AdmissionOn, cfg.AdmissionOff)
+	plugins, err := admit.Stock(s.admission(w), cfg.AdmissionOn, cfg.AdmissionOff)
 	if err != nil {
 		return nil, err
 	}
@@ -169,9 +170,11 @@ func (s *Server) auditing(cfg *Config) (recording, error) {
 }
 
 // admission is what the admission plugins work with.
-func (s *Server) admission() admit.Config {
+func (s *Server) admission(w *world.World) admit.Config {
+	hooks := webhook.Config{Service: s.Rest, World: w, May: s.access.may.Allows}
 	return admit.Config{
 		Now: s.Rest.Now, Tail: s.Rest.NameTail, Pause: pause, Roles: s.access.rbac, Quota: ledger{s.Rest},
+		Ask: []admit.Plugin{webhook.Mutating(hooks), webhook.Validating(hooks)},
 		May: func(ctx context.Context, r *registry.Request) bool {
 			ok, _ := s.access.may.Allows(ctx, r)
 			return ok

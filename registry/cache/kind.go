@@ -145,6 +145,15 @@ func (k *Kind) Len() int {
 	return k.tree.Len()
 }
 
+// Changed is the revision of the last change that is known, to any object: as
+// long as it is the same, so are they.
+func (k *Kind) Changed() int64 {
+	k = k.latest()
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.rev
+}
+
 func (k *Kind) keys() (keys []string) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()

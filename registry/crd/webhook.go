@@ -1,19 +1,11 @@
 package crd
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,15 +20,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/knarr-dev/knarr/registry/connect"
+	"github.com/knarr-dev/knarr/registry/hook"
 	"github.com/knarr-dev/knarr/registry/rest"
 )
 
-// Limits on a webhook, so that none can hold a request for long or fill memory.
-const (
-	hookTime = 30 * time.Second
-	maxHook  = 64 << 20
-)
+// hookTime is how long a webhook may hold a request.
+const hookTime = 30 * time.Second
 
 // Webhooks calls the webhooks that convert objects. One in the cluster is
 // reached by its service's address, as the stock server does it.
@@ -159,81 +148,28 @@ func faithful(was, is *unstructured.Unstructured) error {
 
 // post sends a review to the webhook and reads its answer.
 func post(svc *rest.Service, c *apiextensionsv1.CustomResourceDefinition, review *apiextensionsv1.ConversionReview) (*apiextensionsv1.ConversionReview, error) {
-	to, transport, err := hook(svc, c.Spec.Conversion.Webhook.ClientConfig)
+	to, err := target(c.Spec.Conversion.Webhook.ClientConfig)
 	if err != nil {
 		return nil, err
 	}
-	defer transport.CloseIdleConnections()
-	body, err := json.Marshal(review)
+	h, err := hook.New(svc, to)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequest(http.MethodPost, to.String(), bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json, */*")
-	client := &http.Client{
-		Transport: transport, Timeout: hookTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }() // it was read
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxHook))
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode/100 != 2 {
-		return nil, apierrors.NewGenericServerResponse(resp.StatusCode, http.MethodPost, schema.GroupResource{}, "", string(bytes.TrimSpace(text)), 0, true)
-	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), hookTime)
+	defer cancel()
 	answer := &apiextensionsv1.ConversionReview{}
-	return answer, json.Unmarshal(text, answer)
+	return answer, h.Post(ctx, hookTime, review, answer)
 }
 
-// hook is where a webhook is, and what reaches it.
-func hook(svc *rest.Service, c *apiextensionsv1.WebhookClientConfig) (*url.URL, *http.Transport, error) {
-	security := &tls.Config{MinVersion: tls.VersionTLS12}
-	if len(bytes.TrimSpace(c.CABundle)) > 0 {
-		security.RootCAs = x509.NewCertPool()
-		if !security.RootCAs.AppendCertsFromPEM(c.CABundle) {
-			return nil, nil, errors.New("unable to load root certificates: no valid certificate authority data seen")
-		}
+func target(c *apiextensionsv1.WebhookClientConfig) (hook.Target, error) {
+	if c == nil {
+		return hook.Target{}, errors.New("webhook configuration must have either service or URL")
 	}
-	t := &http.Transport{TLSClientConfig: security, Proxy: http.ProxyFromEnvironment}
-	to := &url.URL{Scheme: "https"}
-	switch s := c.Service; {
-	case c.URL != nil:
-		var err error
-		if to, err = url.Parse(*c.URL); err != nil {
-			return nil, nil, fmt.Errorf("unparsable webhook URL: %w", err)
-		}
-	case s != nil:
-		port := int32(443)
-		if s.Port != nil {
-			port = *s.Port
-		}
-		to.Host = net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(port)))
-		if s.Path != nil {
-			to.Path = *s.Path
-		}
-		security.ServerName = s.Name + "." + s.Namespace + ".svc"
-		t.Proxy = nil
-		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			host, err := connect.Address(ctx, svc, s.Namespace, s.Name, port)
-			if err != nil {
-				return nil, err
-			}
-			return (&net.Dialer{}).DialContext(ctx, network, host)
-		}
-	default:
-		return nil, nil, errors.New("webhook configuration must have either service or URL")
+	to := hook.Target{URL: c.URL, CABundle: c.CABundle}
+	if s := c.Service; s != nil {
+		to.Service = &hook.Service{Namespace: s.Namespace, Name: s.Name, Path: s.Path, Port: s.Port}
 	}
-	query := to.Query()
-	query.Set("timeout", hookTime.String())
-	to.RawQuery = query.Encode()
-	return to, t, nil
+	return to, nil
 }

@@ -2,10 +2,12 @@ package match
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/knarr-dev/knarr/apis"
 )
@@ -20,6 +22,21 @@ func (s *Seen) takePart(text []byte) error {
 		return err
 	}
 	s.request.Object = into
+	return nil
+}
+
+// connects is Take for a connection, which is made as it was asked for.
+func (s *Seen) connects(text []byte) error {
+	made, ok := reflect.New(reflect.TypeOf(s.request.Connects).Elem()).Interface().(runtime.Object)
+	if !ok {
+		return fmt.Errorf("%T cannot be changed", s.request.Connects)
+	}
+	if err := json.Unmarshal(text, made); err != nil {
+		return err
+	}
+	if !apis.Equal(made, s.request.Connects) {
+		return errors.New("what is connected to cannot be changed")
+	}
 	return nil
 }
 

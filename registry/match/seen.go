@@ -92,7 +92,10 @@ func typed(obj apis.Object, gvk schema.GroupVersionKind) runtime.Object {
 // JSON: fields that are not known are taken away, and defaults are set.
 func (s *Seen) Take(text []byte) error {
 	r := s.request
-	if r.Sub == "scale" {
+	switch {
+	case r.Connects != nil:
+		return s.connects(text)
+	case r.Sub == "scale":
 		return s.rescale(text)
 	}
 	f := s.shape()

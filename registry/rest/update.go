@@ -217,7 +217,7 @@ func (f *Form) replace(ctx context.Context, c *Call, cur current, make change) (
 	if obj, err = f.owned(old, obj, c); err != nil {
 		return Written{}, err
 	}
-	if obj, err = f.mutated(ctx, f.request(ctx, admit.Update, c, obj, old)); err != nil {
+	if obj, err = f.mutated(ctx, c, f.request(ctx, admit.Update, c, obj, old)); err != nil {
 		return Written{}, err
 	}
 	prepare, validate := f.hooks(c.Sub)

@@ -55,12 +55,25 @@ func (f *Form) request(ctx context.Context, op admit.Operation, c *Call, obj, ol
 	return r
 }
 
-// mutated is the request's object as admission has made it.
-func (f *Form) mutated(ctx context.Context, r *admit.Request) (apis.Object, error) {
-	if err := f.service.Admit.Mutate(ctx, r); err != nil {
+// mutated is the request's object as admission has made it. Where that is
+// another one, what a client may not write others may not either.
+func (f *Form) mutated(ctx context.Context, c *Call, r *admit.Request) (apis.Object, error) {
+	obj := r.Object
+	if err := f.service.Admit.Mutate(ctx, r); err != nil || r.Object == obj {
+		return obj, err
+	}
+	made := r.Object
+	made.SetManagedFields(obj.GetManagedFields())
+	if err := f.matchNamespace(made, c.Namespace); err != nil {
 		return nil, err
 	}
-	return r.Object, nil
+	dedupOwners(ctx, made)
+	if r.Old == nil {
+		reset(made)
+		return made, nil
+	}
+	made.SetResourceVersion(obj.GetResourceVersion())
+	return f.part(made, r.Old, c)
 }
 
 // matchNamespace makes obj be where the request is.
@@ -106,7 +119,7 @@ func (f *Form) Create(ctx context.Context, c *Call, in apis.Object) (Written, er
 	if err != nil {
 		return Written{}, err
 	}
-	if obj, err = f.mutated(ctx, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
+	if obj, err = f.mutated(ctx, c, f.request(ctx, admit.Create, c, obj, nil)); err != nil {
 		return Written{}, err
 	}
 	f.begin(obj)

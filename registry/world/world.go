@@ -34,6 +34,8 @@ var kept = []schema.GroupResource{
 	{Group: "storage.k8s.io", Resource: "storageclasses"},
 	{Group: "networking.k8s.io", Resource: "ingressclasses"},
 	{Group: "node.k8s.io", Resource: "runtimeclasses"},
+	{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
+	{Group: "admissionregistration.k8s.io", Resource: "validatingwebhookconfigurations"},
 	{Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
 	{Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"},
 	{Group: "rbac.authorization.k8s.io", Resource: "roles"},
