@@ -1,6 +1,6 @@
 // Package admit is admission: rules that look at a write after it is
 // authorized and before it is stored, and may change or refuse it. The
-// plugins stand in one file each; their order is in Plugins.
+// plugins stand in one file each; their order is in Stock.
 package admit
 
 import (

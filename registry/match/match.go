@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/knarr-dev/knarr/apis"
+	"github.com/knarr-dev/knarr/registry"
 	"github.com/knarr-dev/knarr/registry/admit"
 	"github.com/knarr-dev/knarr/registry/rest"
 )
@@ -59,6 +60,11 @@ var exempt = []string{
 func Exempt(r *admit.Request) bool {
 	return r.Kind.Group == admissionregistrationv1.GroupName && slices.Contains(exempt, r.Kind.Plural)
 }
+
+// Own reports whether no client has asked for a write, but the server itself:
+// nobody is asked about it, lest a server could not start because of who only
+// runs once it does.
+func Own(ctx context.Context) bool { return registry.RequestOf(ctx).Path == "" }
 
 // An As is what a request is meant as: in the version that a rule names,
 // which may be another than the client's.

@@ -14,7 +14,7 @@ import (
 
 // takePart is Take for what a subresource takes.
 func (s *Seen) takePart(text []byte) error {
-	into, ok := reflect.New(reflect.TypeOf(s.request.Object).Elem()).Interface().(apis.Object)
+	into, ok := reflect.TypeAssert[apis.Object](reflect.New(reflect.TypeOf(s.request.Object).Elem()))
 	if !ok {
 		return fmt.Errorf("%T cannot be changed", s.request.Object)
 	}
@@ -27,7 +27,7 @@ func (s *Seen) takePart(text []byte) error {
 
 // connects is Take for a connection, which is made as it was asked for.
 func (s *Seen) connects(text []byte) error {
-	made, ok := reflect.New(reflect.TypeOf(s.request.Connects).Elem()).Interface().(runtime.Object)
+	made, ok := reflect.TypeAssert[runtime.Object](reflect.New(reflect.TypeOf(s.request.Connects).Elem()))
 	if !ok {
 		return fmt.Errorf("%T cannot be changed", s.request.Connects)
 	}

@@ -22,6 +22,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/knarr-dev/knarr/registry"
+	"github.com/knarr-dev/knarr/registry/assembly"
+	"github.com/knarr-dev/knarr/registry/memory"
 	"github.com/knarr-dev/knarr/registry/registrytest"
 )
 
@@ -45,7 +47,7 @@ func TestRefused(t *testing.T) {
 	}
 	h.configure(cfg, false, "no", configMaps+`, objectSelector: {matchExpressions: [{key: skip, operator: DoesNotExist}]}`)
 	_, err := c.CoreV1().ConfigMaps("default").Create(t.Context(), configMap("x"), metav1.CreateOptions{})
-	status, _ := err.(apierrors.APIStatus) //nolint:errorlint // a nil one fails below
+	status, _ := err.(apierrors.APIStatus)
 	if want := `admission webhook "no.example.com" denied the request: the data is unwanted`; err == nil || err.Error() != want || status.Status().Code != 403 || status.Status().Reason != "Nope" {
 		t.Errorf("%#v, want %s", err, want)
 	}
@@ -363,6 +365,23 @@ func TestConditions(t *testing.T) {
 	got.Webhooks[0].MatchConditions[0].Expression = "object.("
 	if _, err = c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Update(t.Context(), got, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "compilation failed") {
 		t.Error(err)
+	}
+}
+
+// TestRestart holds that a server starts whatever webhooks refuse: they may be
+// pods that only run when it does.
+func TestRestart(t *testing.T) {
+	store := memory.New()
+	on := registrytest.With(func(cfg *assembly.Config) { cfg.Store = store })
+	h := serve(t, map[string]judge{"/no": deny("no")})
+	t.Run("before", func(t *testing.T) { h.configure(registrytest.Start(t, on), false, "no", everything) })
+	h.paths()
+	cfg := registrytest.Start(t, on, registrytest.Services("10.0.0.0/24"))
+	if got := h.paths(); got != "" {
+		t.Errorf("asked %s", got)
+	}
+	if _, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().ConfigMaps("default").Create(t.Context(), configMap("x"), metav1.CreateOptions{}); err == nil {
+		t.Error("a client is let through")
 	}
 }
 
