@@ -10,6 +10,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -295,6 +296,46 @@ func TestScale(t *testing.T) {
 	var seen autoscalingv1.Scale
 	if err := json.Unmarshal(h.seen("/scale").Object.Raw, &seen); err != nil || seen.Kind != "Scale" || seen.Spec.Replicas != 7 {
 		t.Errorf("saw %v: %v", seen, err)
+	}
+}
+
+// TestViews holds that what is sent in one version is changed in another, and
+// that a webhook may change through an endpoint only what clients may.
+func TestViews(t *testing.T) {
+	h := serve(t, map[string]judge{"/v1": patch(`[{"op":"replace","path":"/spec/maxReplicas","value":9},{"op":"add","path":"/metadata/labels","value":{"x":"y"}}]`)})
+	cfg := registrytest.Start(t)
+	c := kubernetes.NewForConfigOrDie(cfg)
+	h.configure(cfg, true, "v1", `rules: [{operations: ["*"], apiGroups: [autoscaling], apiVersions: [v1], resources: [horizontalpodautoscalers, horizontalpodautoscalers/status]}]`)
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "h"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "d"}, MaxReplicas: 5,
+	}}
+	got, err := c.AutoscalingV2().HorizontalPodAutoscalers("default").Create(t.Context(), hpa, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Spec.MaxReplicas != 9 || len(got.Spec.Metrics) != 1 || got.Labels["x"] != "y" || len(got.ManagedFields) != 1 || strings.Contains(got.ManagedFields[0].FieldsV1.String(), "f:labels") {
+		t.Errorf("%+v", got)
+	}
+	if r := h.seen("/v1"); r.Kind.Version != "v1" || r.RequestKind.Version != "v2" || !strings.Contains(string(r.Object.Raw), `"apiVersion":"autoscaling/v1"`) {
+		t.Errorf("asked %+v about %s", r, r.Object.Raw)
+	}
+	h.judges["/v1"] = patch(`[{"op":"replace","path":"/spec/maxReplicas","value":3},{"op":"replace","path":"/status/currentReplicas","value":2}]`)
+	if got, err = c.AutoscalingV2().HorizontalPodAutoscalers("default").UpdateStatus(t.Context(), got, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got.Spec.MaxReplicas != 9 || got.Status.CurrentReplicas != 2 {
+		t.Errorf("%+v", got)
+	}
+	err = c.AutoscalingV2().HorizontalPodAutoscalers("default").Delete(t.Context(), "h", metav1.DeleteOptions{})
+	if want := `Internal error occurred: admission webhook "v1.example.com" attempted to modify the object, which is not supported for this operation`; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	h.judges["/v1"] = allow
+	if err := c.AutoscalingV1().HorizontalPodAutoscalers("default").Delete(t.Context(), "h", metav1.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+	if r := h.seen("/v1"); r.RequestKind.Version != "v1" || r.Operation != "DELETE" {
+		t.Errorf("asked %+v", r)
 	}
 }
 
