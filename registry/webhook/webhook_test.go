@@ -3,6 +3,8 @@ package webhook_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -184,6 +186,41 @@ func TestWarnings(t *testing.T) {
 	}
 	if len(w.texts) != 1 || w.texts[0] != "take care" {
 		t.Errorf("warned %q", w.texts)
+	}
+}
+
+// TestAudited holds that the audit log tells what webhooks have said and done.
+func TestAudited(t *testing.T) {
+	dir := t.TempDir()
+	policy, log := filepath.Join(dir, "policy"), filepath.Join(dir, "log")
+	if err := os.WriteFile(policy, []byte("{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := serve(t, map[string]judge{"/change": func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		a := patch(`[{"op":"add","path":"/metadata/labels","value":{"x":"y"}}]`)(r)
+		a.AuditAnnotations = map[string]string{"why": "because"}
+		return a
+	}})
+	t.Run("server", func(t *testing.T) { // which has written all when it has ended
+		cfg := registrytest.Start(t, registrytest.With(func(cfg *assembly.Config) { cfg.Audit.Policy, cfg.Audit.Log = policy, log }))
+		h.configure(cfg, true, "change", configMaps)
+		h.configure(cfg, true, "gone", configMaps+", failurePolicy: Ignore")
+		if _, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().ConfigMaps("default").Create(t.Context(), configMap("x"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"change.example.com/why":"because"`,
+		`"mutation.webhook.admission.k8s.io/round_0_index_0":"{\"configuration\":\"change\",\"webhook\":\"change.example.com\",\"mutated\":true}"`,
+		`"failed-open.mutation.webhook.admission.k8s.io/round_0_index_1":"gone.example.com"`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
 	}
 }
 
