@@ -60,7 +60,11 @@ func New(svc *rest.Service, t Target) (*Hook, error) {
 			return nil, errors.New("unable to load root certificates: no valid certificate authority data seen")
 		}
 	}
-	transport := &http.Transport{TLSClientConfig: security, Proxy: http.ProxyFromEnvironment, IdleConnTimeout: idleTime, ForceAttemptHTTP2: true}
+	// HTTP/1 only: there a connection whose other end is gone is given up with
+	// the first request that it fails.
+	transport := &http.Transport{
+		TLSClientConfig: security, Proxy: http.ProxyFromEnvironment, IdleConnTimeout: idleTime, MaxIdleConnsPerHost: maxIdle,
+	}
 	to := &url.URL{Scheme: "https"}
 	switch s := t.Service; {
 	case t.URL != nil:
@@ -95,8 +99,11 @@ func New(svc *rest.Service, t Target) (*Hook, error) {
 	}}, nil
 }
 
-// idleTime is how long a connection is kept that nothing is sent by.
-const idleTime = 30 * time.Second
+// What is kept of connections that nothing is sent by: how long, and how many.
+const (
+	idleTime = 30 * time.Second
+	maxIdle  = 16
+)
 
 // Close closes the connections that are not in use.
 func (h *Hook) Close() { h.idle() }
