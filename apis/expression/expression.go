@@ -5,14 +5,17 @@ package expression
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/google/cel-go/cel"
 	"k8s.io/apimachinery/pkg/util/version"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/common"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/apiserver/pkg/cel/library"
+	"k8s.io/apiserver/pkg/cel/mutation"
 )
 
 // The variables of expressions. Params and the last two are not always there.
@@ -26,8 +29,12 @@ const (
 	RequestAuthorizer = "authorizer.requestResource"
 )
 
-// Uses says which variables expressions may use that not all may.
-type Uses struct{ Params, Authorizer bool }
+// Variables is where the values of other expressions are.
+const Variables = "variables"
+
+// Uses says what expressions may use that not all may: the first two are
+// variables, Patches the types of which patches are made.
+type Uses struct{ Params, Authorizer, Patches bool }
 
 // An Error says why an expression cannot be used.
 type Error struct {
@@ -38,9 +45,18 @@ type Error struct {
 // Error is part of error.
 func (e *Error) Error() string { return e.Detail }
 
+// An Expression is one that can be evaluated.
+type Expression struct {
+	cel.Program
+
+	Text string
+	Type *cel.Type
+}
+
 var envs = func() map[Uses]func() (*environment.EnvSet, error) {
 	all := map[Uses]func() (*environment.EnvSet, error){}
-	for _, u := range []Uses{{}, {Params: true}, {Authorizer: true}, {Params: true, Authorizer: true}} {
+	for i := range 8 {
+		u := Uses{Params: i&1 > 0, Authorizer: i&2 > 0, Patches: i&4 > 0}
 		all[u] = sync.OnceValues(func() (*environment.EnvSet, error) { return newEnv(u) })
 	}
 	return all
@@ -59,20 +75,35 @@ func newEnv(u Uses) (*environment.EnvSet, error) {
 	if u.Authorizer {
 		opts = append(opts, cel.Variable(Authorizer, library.AuthorizerType), cel.Variable(RequestAuthorizer, library.ResourceCheckType))
 	}
+	if u.Patches {
+		opts = append(opts, common.ResolverEnvOption(&mutation.DynamicTypeResolver{}), environment.UnversionedLib(library.JSONPatch))
+	}
 	return environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
-		IntroducedVersion: version.MajorMinor(1, 0),
+		IntroducedVersion: always,
 		EnvOptions:        opts,
 		DeclTypes:         []*apiservercel.DeclType{namespace, request},
 	}, environment.StrictCostOpt)
 }
 
+// always is the version since which expressions know what they are given here.
+var always = version.MajorMinor(1, 0)
+
 // Compile makes a program of an expression that is to evaluate to one of some
-// types. One that was stored may use what is not for new ones any more.
-func Compile(text string, u Uses, stored bool, types ...*cel.Type) (cel.Program, *Error) {
+// types, cel.AnyType for any. One that was stored may use what is not for new
+// ones any more.
+func Compile(text string, u Uses, stored bool, types ...*cel.Type) (*Expression, *Error) {
 	set, err := envs[u]()
 	if err != nil {
-		return nil, &Error{true, fmt.Sprintf("unexpected error loading CEL environment: %v", err)}
+		return nil, unusable(err)
 	}
+	return compile(set, text, stored, types)
+}
+
+func unusable(err error) *Error {
+	return &Error{true, fmt.Sprintf("unexpected error loading CEL environment: %v", err)}
+}
+
+func compile(set *environment.EnvSet, text string, stored bool, types []*cel.Type) (*Expression, *Error) {
 	env := set.NewExpressionsEnv()
 	if stored {
 		env = set.StoredExpressionsEnv()
@@ -81,10 +112,7 @@ func Compile(text string, u Uses, stored bool, types ...*cel.Type) (cel.Program,
 	if issues != nil {
 		return nil, &Error{Detail: "compilation failed: " + issues.String()}
 	}
-	fits := false
-	for _, t := range types {
-		fits = fits || ast.OutputType().IsExactType(t)
-	}
+	fits := slices.ContainsFunc(types, func(t *cel.Type) bool { return t == cel.AnyType || ast.OutputType().IsExactType(t) })
 	switch {
 	case fits:
 	case len(types) == 1:
@@ -96,5 +124,5 @@ func Compile(text string, u Uses, stored bool, types ...*cel.Type) (cel.Program,
 	if err != nil {
 		return nil, &Error{true, "program instantiation failed: " + err.Error()}
 	}
-	return program, nil
+	return &Expression{program, text, ast.OutputType()}, nil
 }
