@@ -1,5 +1,6 @@
 // Package admissionregistration says what the kinds of the
-// admissionregistration.k8s.io group are: who else is asked about a write.
+// admissionregistration.k8s.io group are: who else is asked about a
+// write, and what it must be like.
 package admissionregistration
 
 import (
@@ -9,4 +10,6 @@ import (
 )
 
 // Group is admissionregistration.k8s.io/v1.
-var Group = apis.In(admissionregistrationv1.SchemeGroupVersion, mutatingWebhookConfigurations, validatingWebhookConfigurations)
+var Group = apis.In(admissionregistrationv1.SchemeGroupVersion,
+	mutatingAdmissionPolicies, mutatingAdmissionPolicyBindings, mutatingWebhookConfigurations,
+	validatingAdmissionPolicies, validatingAdmissionPolicyBindings, validatingWebhookConfigurations)

@@ -27,11 +27,8 @@ func NewCompiler() *Compiler {
 func (c *Compiler) Compile(text string, u Uses, stored bool, types ...*cel.Type) (*Expression, *Error) {
 	set := c.envs[u]
 	if set == nil {
-		base, err := envs[u]()
-		if err == nil {
-			set, err = c.with(base)
-		}
-		if err != nil {
+		var err error
+		if set, err = c.newEnv(u); err != nil {
 			return nil, unusable(err)
 		}
 		c.envs[u] = set
@@ -39,8 +36,21 @@ func (c *Compiler) Compile(text string, u Uses, stored bool, types ...*cel.Type)
 	return compile(set, text, stored, types)
 }
 
-// with is a set that knows of variables besides. Those that are declared later
-// are known too.
+// newEnv is what expressions know that may use u and variables. Those that are
+// declared later are known too.
+func (c *Compiler) newEnv(u Uses) (*environment.EnvSet, error) {
+	base, err := envs[Uses{Params: u.Params, Authorizer: u.Authorizer}]()
+	if err != nil {
+		return nil, err
+	}
+	set, err := c.with(base)
+	if err != nil || !u.Patches {
+		return set, err
+	}
+	return withPatches(set)
+}
+
+// with is a set that knows of variables besides.
 func (c *Compiler) with(set *environment.EnvSet) (*environment.EnvSet, error) {
 	return set.Extend(environment.VersionedOptions{
 		IntroducedVersion: always,

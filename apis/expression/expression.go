@@ -75,15 +75,31 @@ func newEnv(u Uses) (*environment.EnvSet, error) {
 	if u.Authorizer {
 		opts = append(opts, cel.Variable(Authorizer, library.AuthorizerType), cel.Variable(RequestAuthorizer, library.ResourceCheckType))
 	}
-	if u.Patches {
-		opts = append(opts, common.ResolverEnvOption(&mutation.DynamicTypeResolver{}), environment.UnversionedLib(library.JSONPatch))
-	}
-	return environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
+	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
 		IntroducedVersion: always,
 		EnvOptions:        opts,
 		DeclTypes:         []*apiservercel.DeclType{namespace, request},
 	}, environment.StrictCostOpt)
+	if err != nil || !u.Patches {
+		return set, err
+	}
+	return withPatches(set)
 }
+
+// withPatches is a set that knows the types of patches besides. They come
+// last: what is known by name is not looked for among them.
+func withPatches(set *environment.EnvSet) (*environment.EnvSet, error) {
+	return set.Extend(environment.VersionedOptions{
+		IntroducedVersion: always,
+		EnvOptions:        []cel.EnvOption{common.ResolverEnvOption(&mutation.DynamicTypeResolver{}), environment.UnversionedLib(library.JSONPatch)},
+	})
+}
+
+// The types that patches are of.
+var (
+	ApplyConfiguration = cel.ObjectType(mutation.ObjectTypeName)
+	JSONPatch          = cel.ListType(cel.ObjectType(mutation.JSONPatchTypeName))
+)
 
 // always is the version since which expressions know what they are given here.
 var always = version.MajorMinor(1, 0)
