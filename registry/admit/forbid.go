@@ -14,6 +14,12 @@ func forbid(r *Request, format string, args ...any) *apierrors.StatusError {
 	return apierrors.NewForbidden(r.Kind.GroupResource(), r.name(), fmt.Errorf(format, args...))
 }
 
+// Forbidden is the error of a request that is refused because of err, for
+// plugins that are elsewhere.
+func Forbidden(r *Request, err error) *apierrors.StatusError {
+	return apierrors.NewForbidden(r.Kind.GroupResource(), r.name(), err)
+}
+
 // forbidFor is the error of a request that is refused because of err.
 func forbidFor(r *Request, err error) error {
 	if apierrors.IsForbidden(err) {

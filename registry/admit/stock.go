@@ -62,7 +62,6 @@ var offByDefault = []string{"NodeRestriction"}
 // elsewhere are plugins that need no turning on here: they are not admission
 // here, or are about what is not served.
 var elsewhere = []string{
-	"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy",
 	"PodGroupWorkloadExists", "PodGroupProtection", "JobValidation", "ClusterTrustBundleAttest", "NodeDeclaredFeatureValidator",
 	"AlwaysAdmit", "NamespaceExists",
 }

@@ -42,6 +42,7 @@ import (
 	"github.com/knarr-dev/knarr/registry/openapi"
 	"github.com/knarr-dev/knarr/registry/patch"
 	"github.com/knarr-dev/knarr/registry/peers"
+	"github.com/knarr-dev/knarr/registry/policy"
 	"github.com/knarr-dev/knarr/registry/rest"
 	"github.com/knarr-dev/knarr/registry/server"
 	"github.com/knarr-dev/knarr/registry/sub"
@@ -172,9 +173,10 @@ func (s *Server) auditing(cfg *Config) (recording, error) {
 // admission is what the admission plugins work with.
 func (s *Server) admission(w *world.World) admit.Config {
 	hooks := webhook.Config{Service: s.Rest, World: w, May: s.access.may.Allows}
+	policies := policy.Config{Service: s.Rest, World: w, May: s.access.may.Allows}
 	return admit.Config{
 		Now: s.Rest.Now, Tail: s.Rest.NameTail, Pause: pause, Roles: s.access.rbac, Quota: ledger{s.Rest},
-		Ask: []admit.Plugin{webhook.Mutating(hooks), webhook.Validating(hooks)},
+		Ask: []admit.Plugin{policy.Mutating(policies), webhook.Mutating(hooks), policy.Validating(policies), webhook.Validating(hooks)},
 		May: func(ctx context.Context, r *registry.Request) bool {
 			ok, _ := s.access.may.Allows(ctx, r)
 			return ok

@@ -168,6 +168,9 @@ func (s *Service) Kinds() []*Kind {
 // Forms are the kind's forms, the stored one first.
 func (k *Kind) Forms() []*Form { return k.forms }
 
+// FieldOwners know the schema of the kind.
+func (k *Kind) FieldOwners() *patch.Owners { return k.owners }
+
 // Main is the form in which the kind is stored.
 func (k *Kind) Main() *Form { return k.forms[0] }
 
