@@ -105,9 +105,31 @@ func operation(val ref.Val) (jsonpatch.Operation, error) {
 			return nil, fmt.Errorf("type mismatch: %w", err)
 		}
 	}
-	v, err := given.Val.ConvertToNative(reflect.TypeFor[*structpb.Value]())
+	v, err := plain(given.Val)
 	if err != nil {
 		return nil, fmt.Errorf("JSONPath valueExpression evaluated to a type that could not marshal to JSON: %w", err)
 	}
 	return op, set("value", v)
+}
+
+// plain is a value as something that JSON can be made of.
+func plain(val ref.Val) (any, error) {
+	switch v := val.(type) {
+	case *dynamic.ObjectVal:
+		if fields, ok := v.Value().(map[string]any); ok {
+			return fields, nil
+		}
+		return nil, fmt.Errorf("a field of %s is of no type that JSON has", v.Type().TypeName())
+	case traits.Lister:
+		all := []any{}
+		for it := v.Iterator(); it.HasNext() == types.True; {
+			one, err := plain(it.Next())
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one)
+		}
+		return all, nil
+	}
+	return val.ConvertToNative(reflect.TypeFor[*structpb.Value]())
 }
