@@ -111,7 +111,7 @@ func start(t *testing.T) (*kubernetes.Clientset, *prometheus.Registry) {
 			Loops: []engine.Loop{sweep.Loop(sweep.Config{
 				Metadata:  func(string) metadata.Interface { return meta },
 				Discovery: client.Discovery(), Garbage: true, Namespaces: true, Tally: tally,
-			})},
+			}), sweep.Types(client.Discovery())},
 			Informers: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(engine.Trim)),
 			Client:    func(account string) kubernetes.Interface { return as(t, c, account) },
 			Metrics:   reg,

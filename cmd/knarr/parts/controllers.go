@@ -52,7 +52,7 @@ func (o *Controllers) Run(ctx context.Context, door *Door) error {
 		Controllers: all.List(options),
 		Loops: []engine.Loop{sweep.Loop(sweep.Config{
 			Metadata: door.Metadata, Discovery: door.Discovery(), Garbage: true, Namespaces: true, Tally: tally,
-		})},
+		}), sweep.Types(door.Discovery())},
 		Informers: door.Informers,
 		Client:    door.Client,
 		Metrics:   o.Metrics,
