@@ -128,4 +128,3 @@ var mutatingAdmissionPolicyBindings = apis.Define(apis.Resource[*admissionregist
 	},
 	Lifetime: apis.Lifetime[*admissionregistrationv1.MutatingAdmissionPolicyBinding]{NeedsVersion: true},
 })
-

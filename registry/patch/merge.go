@@ -2,6 +2,7 @@ package patch
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -52,7 +53,7 @@ func atomics(at fieldpath.Path, s *schema.Schema, t schema.TypeRef, v value.Valu
 			if f, ok := a.Map.FindField(name); ok {
 				of = f.Type
 			}
-			places = append(places, atomics(append(at[:len(at):len(at)], fieldpath.PathElement{FieldName: &name}), s, of, val)...)
+			places = append(places, atomics(append(slices.Clip(at), fieldpath.PathElement{FieldName: &name}), s, of, val)...)
 			return true
 		})
 	case v.IsList() && a.List != nil:
@@ -61,7 +62,7 @@ func atomics(at fieldpath.Path, s *schema.Schema, t schema.TypeRef, v value.Valu
 		}
 		list := v.AsList()
 		for i := range list.Length() {
-			places = append(places, atomics(append(at[:len(at):len(at)], fieldpath.PathElement{Index: &i}), s, a.List.ElementType, list.At(i))...)
+			places = append(places, atomics(append(slices.Clip(at), fieldpath.PathElement{Index: &i}), s, a.List.ElementType, list.At(i))...)
 		}
 	}
 	return places

@@ -114,7 +114,7 @@ func (m *mutating) one(ctx context.Context, t *try, r *admit.Request, before *tr
 	}
 	switch ok, err := t.holds(ctx, vars); {
 	case err != nil:
-		return []error{err}, nil
+		return []error{err}, nil //nolint:nilerr // it is for the policy to say
 	case !ok, r.Round > 0 && !before.due[t.key()]:
 		return nil, nil
 	}

@@ -132,7 +132,7 @@ func (t *try) holds(ctx context.Context, vars match.Vars) (bool, error) {
 	}
 	ok, err := t.policy.conditions.Hold(ctx, t.with(vars))
 	if err != nil && t.policy.ignore {
-		return false, nil //nolint:nilerr // such a policy is passed over where it cannot be told
+		return false, nil // such a policy is passed over where it cannot be told
 	}
 	return ok, err
 }
@@ -162,7 +162,7 @@ func (j *judge) namespace(ctx context.Context, r *admit.Request) (any, error) {
 		return nil, errors.New("a namespace that is none")
 	}
 	shown := &corev1.Namespace{ObjectMeta: ns.ObjectMeta, Spec: ns.Spec, Status: ns.Status}
-	shown.ManagedFields, shown.OwnerReferences, shown.SelfLink = nil, nil, ""
+	shown.ManagedFields, shown.OwnerReferences = nil, nil
 	return runtime.DefaultUnstructuredConverter.ToUnstructured(shown)
 }
 

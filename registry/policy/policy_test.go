@@ -8,10 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
@@ -66,35 +66,49 @@ func TestValidating(t *testing.T) {
 	}{
 		{"holds", policy(`validations: [{expression: "object.data.n == '1'"}]`) + binding("validationActions: [Deny]"), "", "", ""},
 		{"without a binding", policy(`validations: [{expression: "false"}]`), "", "", ""},
-		{"does not hold", policy(`validations: [{expression: " object.data.n == '2'"}]`) + binding("validationActions: [Deny]"),
-			denied + "failed expression: object.data.n == '2'", "", metav1.StatusReasonInvalid},
-		{"message", policy(`validations: [{expression: "false", message: no way, reason: Forbidden}]`) + binding("validationActions: [Deny]"),
-			denied + "no way", "", metav1.StatusReasonForbidden},
+		{
+			"does not hold", policy(`validations: [{expression: " object.data.n == '2'"}]`) + binding("validationActions: [Deny]"),
+			denied + "failed expression: object.data.n == '2'", "", metav1.StatusReasonInvalid,
+		},
+		{
+			"message", policy(`validations: [{expression: "false", message: no way, reason: Forbidden}]`) + binding("validationActions: [Deny]"),
+			denied + "no way", "", metav1.StatusReasonForbidden,
+		},
 		{"computed message", policy(`validations: [{expression: "false", message: nay, messageExpression: "object.metadata.name + ' is ' + namespaceObject.metadata.name"}]`) +
 			binding("validationActions: [Deny]"), denied + "new is default", "", metav1.StatusReasonInvalid},
-		{"variables", policy("variables: [{name: num, expression: \"object.data.n\"}, {name: two, expression: \"variables.num + variables.num\"}]\n" +
+		{"variables", policy("variables: [{name: num, expression: \"object.data.n\"}, {name: two, expression: \"variables.num + variables.num\"}]\n"+
 			"  validations: [{expression: \"variables.two == '22'\", messageExpression: \"'two is ' + variables.two\"}]") +
 			binding("validationActions: [Deny]"), denied + "two is 11", "", metav1.StatusReasonInvalid},
-		{"warning", policy(`validations: [{expression: "false", message: beware}]`) + binding("validationActions: [Warn, Audit]"), "",
-			"Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': beware", ""},
+		{
+			"warning", policy(`validations: [{expression: "false", message: beware}]`) + binding("validationActions: [Warn, Audit]"), "",
+			"Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': beware", "",
+		},
 		{"the request", policy(`validations: [{expression: "request.operation == 'CREATE' && request.name == 'new' && oldObject == null && authorizer.group('').resource('pods').check('get').allowed()"}]`) +
 			binding("validationActions: [Deny]"), "", "", ""},
-		{"an error", policy(`validations: [{expression: "object.data.none == 'x'"}]`) + binding("validationActions: [Deny]"),
-			denied + "expression 'object.data.none == 'x'' resulted in error: no such key: none", "", metav1.StatusReasonInvalid},
+		{
+			"an error", policy(`validations: [{expression: "object.data.none == 'x'"}]`) + binding("validationActions: [Deny]"),
+			denied + "expression 'object.data.none == 'x'' resulted in error: no such key: none", "", metav1.StatusReasonInvalid,
+		},
 		{"an error that does not matter", policy("failurePolicy: Ignore\n  validations: [{expression: \"object.data.none == 'x'\"}]") + binding("validationActions: [Deny]"), "", "", ""},
 		{"a condition", policy("matchConditions: [{name: c, expression: \"request.name != 'new'\"}]\n  validations: [{expression: \"false\"}]") +
 			binding("validationActions: [Deny]"), "", "", ""},
 		{"a binding elsewhere", policy(`validations: [{expression: "false"}]`) +
 			binding("validationActions: [Deny], matchResources: {namespaceSelector: {matchLabels: {a: b}}}"), "", "", ""},
-		{"a parameter", policy(params+`validations: [{expression: "object.data.n == params.stringData.least || string(params.data.least) == ''", messageExpression: "string(params.kind)"}]`) +
-			param + binding("validationActions: [Deny], paramRef: {name: limits, parameterNotFoundAction: Deny}"),
-			denied + "expression", "", metav1.StatusReasonInvalid},
-		{"parameters by label", policy(params+`validations: [{expression: "params.metadata.name == 'x'", messageExpression: "string(params.kind + params.metadata.name)"}]`) +
-			param + binding("validationActions: [Deny], paramRef: {selector: {matchLabels: {of: limits}}, parameterNotFoundAction: Deny}"),
-			denied + "Secretlimits", "", metav1.StatusReasonInvalid},
-		{"no parameter", policy(params+`validations: [{expression: "false"}]`) +
-			binding("validationActions: [Deny], paramRef: {name: limits, parameterNotFoundAction: Deny}"),
-			denied + "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction", "", metav1.StatusReasonInvalid},
+		{
+			"a parameter", policy(params+`validations: [{expression: "object.data.n == params.stringData.least || string(params.data.least) == ''", messageExpression: "string(params.kind)"}]`) +
+				param + binding("validationActions: [Deny], paramRef: {name: limits, parameterNotFoundAction: Deny}"),
+			denied + "expression", "", metav1.StatusReasonInvalid,
+		},
+		{
+			"parameters by label", policy(params+`validations: [{expression: "params.metadata.name == 'x'", messageExpression: "string(params.kind + params.metadata.name)"}]`) +
+				param + binding("validationActions: [Deny], paramRef: {selector: {matchLabels: {of: limits}}, parameterNotFoundAction: Deny}"),
+			denied + "Secretlimits", "", metav1.StatusReasonInvalid,
+		},
+		{
+			"no parameter", policy(params+`validations: [{expression: "false"}]`) +
+				binding("validationActions: [Deny], paramRef: {name: limits, parameterNotFoundAction: Deny}"),
+			denied + "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction", "", metav1.StatusReasonInvalid,
+		},
 		{"no parameter needed", policy(params+`validations: [{expression: "false"}]`) +
 			binding("validationActions: [Deny], paramRef: {name: limits, parameterNotFoundAction: Allow}"), "", "", ""},
 	} {
@@ -135,32 +149,50 @@ func TestMutating(t *testing.T) {
 		name, objects, want string
 		check               func(d *appsv1.Deployment) bool
 	}{
-		{"apply", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{metadata: Object.metadata{annotations: {'a': 'b'}}, spec: Object.spec{replicas: 3}}"}}`), "",
+		{
+			"apply", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{metadata: Object.metadata{annotations: {'a': 'b'}}, spec: Object.spec{replicas: 3}}"}}`), "",
 			func(d *appsv1.Deployment) bool {
 				return *d.Spec.Replicas == 3 && d.Annotations["a"] == "b" && d.Annotations["was"] == "there" && d.Spec.Template.Spec.Containers[0].Image == "i"
-			}},
-		{"a list is merged by its keys", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: [Object.spec.template.spec.containers{name: 'more', image: 'x'}]}}}}"}}`), "",
+			},
+		},
+		{
+			"a list is merged by its keys", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: [Object.spec.template.spec.containers{name: 'more', image: 'x'}]}}}}"}}`), "",
 			func(d *appsv1.Deployment) bool {
 				cs := d.Spec.Template.Spec.Containers
 				return len(cs) == 2 && cs[1].Name == "more" && cs[1].TerminationMessagePath != ""
-			}},
-		{"patch", mutating("  variables: [{name: v, expression: \"object.spec.replicas + 1\"}]\n",
-			`  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('a/b'), value: string(variables.v)}, JSONPatch{op: 'add', path: '/spec/template/spec/tolerations', value: [Object.spec.template.spec.tolerations{key: 'k'}]}]"}}`), "",
+			},
+		},
+		{
+			"patch", mutating("  variables: [{name: v, expression: \"object.spec.replicas + 1\"}]\n",
+				`  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('a/b'), value: string(variables.v)}, JSONPatch{op: 'add', path: '/spec/template/spec/tolerations', value: [Object.spec.template.spec.tolerations{key: 'k'}]}]"}}`), "",
 			func(d *appsv1.Deployment) bool {
 				return d.Annotations["a/b"] == "2" && d.Spec.Template.Spec.Tolerations[0].Key == "k"
-			}},
-		{"a test that fails", mutating("", `  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'test', path: '/spec/replicas', value: 7}, JSONPatch{op: 'replace', path: '/spec/replicas', value: 8}]"}}`), "",
-			func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == 1 }},
-		{"an error", mutating("", `  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'replace', path: '/none/x', value: 8}]"}}`),
-			"policy 'p' with binding 'b' denied request: JSON Patch: replace operation does not apply", nil},
-		{"an error that does not matter", mutating("  failurePolicy: Ignore\n", `  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'replace', path: '/none/x', value: 8}]"}}`), "",
-			func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == 1 }},
-		{"what is made is held to the rules", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.spec{replicas: -1}}"}}`),
-			`Deployment.apps "new" is invalid: spec.replicas: Invalid value: -1`, nil},
-		{"a type that is no field's", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.wrong{replicas: 1}}"}}`),
-			`policy 'p' with binding 'b' denied request: type mismatch: unexpected type name "Object.wrong"`, nil},
-		{"what is replaced as a whole", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.spec{selector: Object.spec.selector{matchLabels: {'a': 'c'}}}}"}}`),
-			"policy 'p' with binding 'b' denied request: error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector", nil},
+			},
+		},
+		{
+			"a test that fails", mutating("", `  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'test', path: '/spec/replicas', value: 7}, JSONPatch{op: 'replace', path: '/spec/replicas', value: 8}]"}}`), "",
+			func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == 1 },
+		},
+		{
+			"an error", mutating("", `  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'replace', path: '/none/x', value: 8}]"}}`),
+			"policy 'p' with binding 'b' denied request: JSON Patch: replace operation does not apply", nil,
+		},
+		{
+			"an error that does not matter", mutating("  failurePolicy: Ignore\n", `  - {patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'replace', path: '/none/x', value: 8}]"}}`), "",
+			func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == 1 },
+		},
+		{
+			"what is made is held to the rules", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.spec{replicas: -1}}"}}`),
+			`Deployment.apps "new" is invalid: spec.replicas: Invalid value: -1`, nil,
+		},
+		{
+			"a type that is no field's", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.wrong{replicas: 1}}"}}`),
+			`policy 'p' with binding 'b' denied request: type mismatch: unexpected type name "Object.wrong"`, nil,
+		},
+		{
+			"what is replaced as a whole", mutating("", `  - {patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{spec: Object.spec{selector: Object.spec.selector{matchLabels: {'a': 'c'}}}}"}}`),
+			"policy 'p' with binding 'b' denied request: error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector", nil,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := registrytest.Start(t)

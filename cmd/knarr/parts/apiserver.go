@@ -139,7 +139,7 @@ func (o *APIServer) Run(ctx context.Context, ready func(Running)) error {
 		return err
 	}
 	defer stop()
-	s, err := assembly.New(o.Assembly)
+	s, err := assembly.New(o.Assembly) //nolint:contextcheck // its webhooks that convert are asked while objects are decoded, for no request
 	if err != nil {
 		return err
 	}
