@@ -200,7 +200,7 @@ func (a *answer) list(f *rest.Form, objs []*cache.Object, meta wire.ListMeta) {
 
 // chunk is how much of a list is put together before it is sent: with less,
 // those who list at once wait for each other more often.
-const chunk = 512 << 10
+const chunk = 1 << 20
 
 // chunks gathers small pieces into chunks for a writer. An error sticks, and
 // nobody needs to look at it: the client is gone.
